@@ -1,0 +1,183 @@
+"""From a checkpoint folder to a proven bundle.
+
+The bundle is built in a hidden folder beside its destination and moved there when whole, so a
+failed or interrupted run leaves nothing at the destination.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from tokenizers import Tokenizer
+
+from export.checkpoint import Checkpoint, open_checkpoint, read_json
+from export.graphs.decoder import decoder_graph, embedding_table
+from export.graphs.vision import vision_graph
+from export.graphs.write import Advance, write_graph, write_tensor
+from export.parity import measure_parity
+from export.targets import find_target
+from idetex_edge.bundle import (
+    MANIFEST,
+    TOKENIZER,
+    Bundle,
+    EmbeddingFacts,
+    Manifest,
+    file_facts,
+    open_bundle,
+)
+from idetex_edge.engines import load_engine
+from idetex_edge.errors import BundleError, ExportError
+from idetex_edge.preprocess import Preprocessor
+from idetex_edge.prompts import PromptSet
+from idetex_edge.vocabulary import (
+    BOX_END,
+    BOX_START,
+    IM_END,
+    IM_START,
+    IMAGE_PAD,
+    OBJECT_REF_END,
+    OBJECT_REF_START,
+    VISION_END,
+    VISION_START,
+)
+
+PARITY: Final = "parity.json"
+DEFAULT_PROMPTS: Final = Path(__file__).parent / "prompts" / "vida.json"
+_GRAPHS: Final = {"vision": "vision.onnx", "decoder": "decoder.onnx"}
+_EMBEDDING: Final = "embedding.bin"
+_MARKERS: Final = (
+    *(IM_START, IM_END, VISION_START, VISION_END, IMAGE_PAD),
+    *(OBJECT_REF_START, OBJECT_REF_END, BOX_START, BOX_END),
+)
+
+
+def convert(
+    model: Path,
+    output: Path,
+    target: str,
+    precision: str,
+    *,
+    pictures: Path | None,
+    overwrite: bool,
+    advance: Advance,
+) -> Bundle:
+    """Convert the checkpoint in `model` and check it against transformers.
+
+    pictures: a folder of photographs for the check; None takes scikit-image's.
+    Raises ExportError when the checkpoint, target or destination cannot be used, or when the
+    result differs from the checkpoint by more than the precision's limits.
+    """
+    found, limits = find_target(target, precision)
+    checkpoint = open_checkpoint(model)
+    with _built_beside(output, overwrite) as folder:
+        manifest = _write(checkpoint, folder, target, precision, advance)
+        bundle = Bundle(folder, manifest)
+        advance("comparing with the checkpoint", 0, 1)
+        parity = measure_parity(model, bundle, load_engine(found.engine, bundle), pictures)
+        parity.require(limits)
+        _write_json(folder / PARITY, {"precision": precision} | parity.to_dict())
+        files = {path.name: file_facts(path) for path in sorted(folder.iterdir())}
+        _write_json(folder / MANIFEST, replace(manifest, files=files).to_dict())
+        open_bundle(folder)
+        advance("comparing with the checkpoint", 1, 1)
+    return open_bundle(output)
+
+
+@contextmanager
+def _built_beside(output: Path, overwrite: bool) -> Generator[Path]:
+    """Lend a fresh folder that replaces `output` at the end, or vanishes on an error."""
+    replaceable = (output / MANIFEST).is_file() or (output.is_dir() and not any(output.iterdir()))
+    if output.exists() and not (overwrite and replaceable):
+        hint = "pass --overwrite" if replaceable else "it is not a bundle, so"
+        raise ExportError(f"{output} exists; {hint} or give another --output")
+    output = output.absolute()
+    folder = output.with_name(f".{output.name}.{os.getpid()}")
+    try:
+        folder.mkdir(parents=True)
+        yield folder
+        if output.exists():
+            shutil.rmtree(output)
+        folder.replace(output)
+    except OSError as error:
+        raise ExportError(f"cannot write {output}: {error}") from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write(
+    checkpoint: Checkpoint, folder: Path, target: str, precision: str, advance: Advance
+) -> Manifest:
+    """Write everything but the proof; the manifest returned does not list files yet."""
+    tokens = _markers(checkpoint)
+    source = checkpoint.folder
+    manifest = Manifest(
+        name=source.resolve().name,
+        family=checkpoint.family,
+        target=target,
+        precision=precision,
+        text=checkpoint.text,
+        vision=checkpoint.vision,
+        preprocessor=_preprocessor(source),
+        prompts=_prompts(source),
+        tokens=tokens,
+        stop=tuple(sorted({*checkpoint.stop, tokens[IM_END]})),
+        graphs=_GRAPHS,
+        embedding=EmbeddingFacts(
+            _EMBEDDING, "float32", (checkpoint.text.vocab, checkpoint.text.hidden)
+        ),
+        files={},
+    )
+    shutil.copyfile(source / TOKENIZER, folder / TOKENIZER)
+    embedding = write_tensor(embedding_table(checkpoint), folder, _EMBEDDING)
+    write_graph(vision_graph(checkpoint), folder, _GRAPHS["vision"], advance)
+    write_graph(decoder_graph(checkpoint, embedding), folder, _GRAPHS["decoder"], advance)
+    return manifest
+
+
+def _markers(checkpoint: Checkpoint) -> dict[str, int]:
+    """Look up the special tokens; raises ExportError when the tokenizer lacks one of ours."""
+    path = checkpoint.folder / TOKENIZER
+    read_json(path)
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:
+        raise ExportError(f"cannot read {path}: {error}") from None
+    added = tokenizer.get_added_tokens_decoder()
+    tokens = {token.content: i for i, token in added.items() if token.special}
+    for marker in _MARKERS:
+        found = tokenizer.token_to_id(marker)
+        if found is None or found >= checkpoint.text.vocab:
+            raise ExportError(f"the tokenizer has no {marker} within the model's vocabulary")
+        tokens[marker] = found
+    if tokens[IMAGE_PAD] != checkpoint.image_token_id:
+        raise ExportError(
+            f"config.json says that {IMAGE_PAD} is token {checkpoint.image_token_id}, "
+            f"the tokenizer {tokens[IMAGE_PAD]}; they are not of one model"
+        )
+    return tokens
+
+
+def _preprocessor(source: Path) -> Preprocessor:
+    try:
+        return Preprocessor.from_dict(read_json(source / "preprocessor_config.json"))
+    except BundleError as error:
+        raise ExportError(f"preprocessor_config.json: {error}") from None
+
+
+def _prompts(source: Path) -> PromptSet:
+    own = source / "prompts.json"
+    try:
+        return PromptSet.from_dict(read_json(own if own.is_file() else DEFAULT_PROMPTS))
+    except BundleError as error:
+        raise ExportError(f"{own.name}: {error}") from None
+
+
+def _write_json(path: Path, data: object) -> None:
+    path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,185 @@
+"""The decoder graph: embeddings of new tokens, over a KV cache, to logits of the last one.
+
+Inputs, for B sequences, n new tokens each, a cache of S slots, K key-value heads of size D:
+
+    embeddings       float32 [B, n, hidden]
+    cos, sin         float32 [R, D/2]      row i: M-RoPE angles of a new token; R >= total_length
+    rotary_rows      int64   [B, n]        which row of cos and sin each new token takes
+    last_slots       int32   [B]           cache slot of each sequence's last new token
+    total_length     int32   []            largest last slot + 1
+    past_key_i, past_value_i  float32 [B, K, S, D]  one pair for each layer
+
+Outputs: `logits` float32 [B, vocab] of each sequence's last token, and `present_key_i`,
+`present_value_i`, to be bound to the very buffers of the past: ONNX Runtime then writes only the
+new slots. Sequences may differ in length; n > 1 over a past needs B = 1 (a limit of
+GroupQueryAttention). When the cache is empty, rows are taken in order from the first.
+
+There is no embedding graph: the host looks tokens up in the bundle's embedding file, which holds
+the same bytes as the output matrix where the two are tied.
+
+Architecture: Qwen2 with M-RoPE (arXiv 2409.12191); numerically equal to
+`transformers/models/qwen2_vl/modeling_qwen2_vl.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+from onnxscript import GraphBuilder, OpBuilder, nn
+
+from export.checkpoint import Checkpoint
+from export.graphs.layers import (
+    CONTRIB,
+    IR_VERSION,
+    OPSETS,
+    GatedMlp,
+    Linear,
+    Norm,
+    parameter,
+    tensor,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """The inputs that say where the new tokens lie; in the order GroupQueryAttention takes them."""
+
+    last_slots: ir.Value
+    total_length: ir.Value
+    cos: ir.Value
+    sin: ir.Value
+    rotary_rows: ir.Value
+
+
+_Cache = tuple[ir.Value, ir.Value]
+
+
+class _Attention(nn.Module):
+    """Packed projection and attention over the cache; the output projection is the layer's."""
+
+    def __init__(self, checkpoint: Checkpoint, name: str) -> None:
+        super().__init__()
+        facts, weights = checkpoint.text, checkpoint.weights
+        self.heads, self.kv_heads = facts.heads, facts.kv_heads
+        outputs = (facts.heads + 2 * facts.kv_heads) * facts.head_dim
+        names = [f"{name}.{part}_proj" for part in "qkv"]
+        self.qkv = Linear(weights, names, facts.hidden, outputs, bias=True)
+
+    def forward(
+        self, op: OpBuilder, x: ir.Value, past: _Cache, step: _Step
+    ) -> tuple[ir.Value, ir.Value, ir.Value]:
+        return op.GroupQueryAttention(
+            self.qkv(op, x),
+            *(None, None),
+            *past,
+            *(step.last_slots, step.total_length, step.cos, step.sin, step.rotary_rows),
+            num_heads=self.heads,
+            kv_num_heads=self.kv_heads,
+            do_rotary=1,
+            _domain=CONTRIB,
+            _outputs=3,
+        )
+
+
+class _Layer(nn.Module):
+    def __init__(self, checkpoint: Checkpoint, index: int) -> None:
+        super().__init__()
+        facts, weights, name = checkpoint.text, checkpoint.weights, f"text.layers.{index}"
+        size, epsilon = facts.hidden, checkpoint.norm_epsilon
+        self.last = index == facts.layers - 1
+        self.norm = Norm(weights, f"{name}.input_layernorm", size, epsilon)
+        self.attention = _Attention(checkpoint, f"{name}.self_attn")
+        self.out = Linear(weights, [f"{name}.self_attn.o_proj"], size, size, bias=False)
+        self.mlp_norm = Norm(weights, f"{name}.post_attention_layernorm", size, epsilon)
+        self.mlp = GatedMlp(
+            weights,
+            f"{name}.mlp",
+            size,
+            facts.intermediate,
+            checkpoint.text_activation,
+            bias=False,
+        )
+
+    def forward(
+        self, op: OpBuilder, x: ir.Value, residual: ir.Value | None, past: _Cache, step: _Step
+    ) -> tuple[ir.Value, ir.Value, _Cache]:
+        """Return the layer's last term, the residual stream that it belongs on, present cache."""
+        normed, stream = self.norm(op, x, residual)
+        mixed, key, value = self.attention(op, normed, past, step)
+        if self.last:
+            mixed, stream = (op.Gather(t, -1, axis=1) for t in (mixed, stream))
+        normed, stream = self.mlp_norm(op, self.out(op, mixed), stream)
+        return self.mlp(op, normed), stream, (key, value)
+
+
+class _Decoder(nn.Module):
+    def __init__(self, checkpoint: Checkpoint, embedding: ir.TensorProtocol) -> None:
+        super().__init__()
+        facts, weights = checkpoint.text, checkpoint.weights
+        self.layers = nn.ModuleList([_Layer(checkpoint, i) for i in range(facts.layers)])
+        self.norm = Norm(weights, "text.norm", facts.hidden, checkpoint.norm_epsilon)
+        self.head = parameter(
+            embedding
+            if checkpoint.tied
+            else tensor(weights, ["head.weight"], (facts.vocab, facts.hidden))
+        )
+
+    def forward(
+        self, op: OpBuilder, embeddings: ir.Value, past: list[_Cache], step: _Step
+    ) -> tuple[ir.Value, list[_Cache]]:
+        x, residual, present = embeddings, None, []
+        for layer, cache in zip(self.layers, past, strict=True):
+            x, residual, cache = layer(op, x, residual, cache, step)
+            present.append(cache)
+        normed, _ = self.norm(op, x, residual)
+        return op.Gemm(normed, self.head, transB=1), present
+
+
+def embedding_table(checkpoint: Checkpoint) -> ir.LazyTensor:
+    """Describe the token embeddings, float32 [vocab, hidden]."""
+    facts = checkpoint.text
+    names = ["text.embed_tokens.weight"]
+    return tensor(checkpoint.weights, names, (facts.vocab, facts.hidden))
+
+
+def decoder_graph(checkpoint: Checkpoint, embedding: ir.TensorProtocol) -> ir.Model:
+    """Build the decoder graph of a checkpoint.
+
+    `embedding` is the embedding table as it was written; a tied output matrix refers to it instead
+    of being stored again. Raises ExportError when the checkpoint's tensors do not fit.
+    """
+    facts = checkpoint.text
+    graph = ir.Graph([], [], nodes=[], name="decoder", opset_imports=OPSETS)
+    builder = GraphBuilder(graph)
+    floats, longs, ints = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.INT32
+    embeddings = builder.input("embeddings", floats, ["batch", "tokens", facts.hidden])
+    angles = ["rows", facts.head_dim // 2]
+    cos, sin = (builder.input(name, floats, angles) for name in ("cos", "sin"))
+    step = _Step(
+        cos=cos,
+        sin=sin,
+        rotary_rows=builder.input("rotary_rows", longs, ["batch", "tokens"]),
+        last_slots=builder.input("last_slots", ints, ["batch"]),
+        total_length=builder.input("total_length", ints, []),
+    )
+    shape = ["batch", facts.kv_heads, "slots", facts.head_dim]
+    past = [
+        (
+            builder.input(f"past_key_{i}", floats, shape),
+            builder.input(f"past_value_{i}", floats, shape),
+        )
+        for i in range(facts.layers)
+    ]
+    logits, present = _Decoder(checkpoint, embedding)(builder.op, embeddings, past, step)
+    _output(builder, logits, "logits", ["batch", facts.vocab])
+    for i, (key, value) in enumerate(present):
+        _output(builder, key, f"present_key_{i}", shape)
+        _output(builder, value, f"present_value_{i}", shape)
+    return ir.Model(graph, ir_version=IR_VERSION)
+
+
+def _output(builder: GraphBuilder, value: ir.Value, name: str, shape: list[int | str]) -> None:
+    value.type = ir.TensorType(ir.DataType.FLOAT)
+    value.shape = ir.Shape(shape)
+    builder.add_output(value, name)

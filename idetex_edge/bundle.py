@@ -1,0 +1,254 @@
+"""The bundle: the folder that export writes and an engine runs, described by `manifest.json`.
+
+Everything the runtime knows about a model is read from the manifest; nothing is guessed from file
+names. Sizes of all files are checked each time a bundle is opened, hashes of those up to
+`HASHED_ON_OPEN` bytes as well; `verify` hashes every file whatever its size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
+
+from idetex_edge.errors import BundleError
+from idetex_edge.preprocess import Preprocessor
+from idetex_edge.prompts import PromptSet
+
+MANIFEST: Final = "manifest.json"
+TOKENIZER: Final = "tokenizer.json"
+SCHEMA_VERSION: Final = 1
+HASHED_ON_OPEN: Final = 64 * 2**20
+"""Files up to this many bytes are hashed by `open_bundle`; longer ones only by `verify`."""
+
+_Facts = TypeVar("_Facts")
+
+
+@dataclass(frozen=True, slots=True)
+class TextFacts:
+    """Shape of the language model. `mrope_section` counts rotary frequencies per axis (t, h, w)."""
+
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    vocab: int
+    max_context: int
+    rope_theta: float
+    mrope_section: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VisionFacts:
+    """Shape of the vision encoder. `window` is in pixels, 0 where every block sees all patches."""
+
+    hidden: int
+    layers: int
+    heads: int
+    head_dim: int
+    channels: int
+    patch: int
+    temporal: int
+    merge: int
+    window: int
+    full_blocks: tuple[int, ...]
+    rope_theta: float
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingFacts:
+    """The token embedding table: a raw row-major [vocab, hidden] array, little-endian."""
+
+    file: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """Size in bytes and SHA-256 (hexadecimal) of one file of the bundle."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The contents of `manifest.json`, schema version 1.
+
+    `tokens` maps each special token to its id; `stop` lists the ids that end an answer; `graphs`
+    maps "vision" and "decoder" to file names.
+    """
+
+    name: str
+    family: str
+    target: str
+    precision: str
+    text: TextFacts
+    vision: VisionFacts
+    preprocessor: Preprocessor
+    prompts: PromptSet
+    tokens: dict[str, int]
+    stop: tuple[int, ...]
+    graphs: dict[str, str]
+    embedding: EmbeddingFacts
+    files: dict[str, FileFacts]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the JSON form, `schema_version` first."""
+        own_forms = {
+            "preprocessor": self.preprocessor.to_dict(),
+            "prompts": self.prompts.to_dict(),
+        }
+        return {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self), **own_forms}
+
+    @classmethod
+    def from_dict(cls, data: object) -> Manifest:
+        """Read the JSON form; raises BundleError on an unknown version or any field out of form."""
+        if not isinstance(data, dict):
+            raise BundleError(f"{MANIFEST} does not hold a JSON object; export the bundle again")
+        version = data.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise BundleError(
+                f"{MANIFEST} has schema version {version!r}, this idetex-edge reads "
+                f"{SCHEMA_VERSION}; export the bundle again or upgrade idetex-edge"
+            )
+        rest = {name: value for name, value in data.items() if name != "schema_version"}
+        return _read(cls, rest, "manifest")
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """An opened bundle: its folder and its manifest."""
+
+    path: Path
+    manifest: Manifest
+
+    def file(self, name: str) -> Path:
+        """Where a file that the manifest lists lies."""
+        return self.path / name
+
+
+def open_bundle(path: str | os.PathLike[str]) -> Bundle:
+    """Open and check a bundle folder.
+
+    Raises BundleError when the manifest is missing, malformed or of an unknown version, when it
+    names a file outside the folder, or when a listed file is missing or altered.
+    """
+    folder = Path(path)
+    bundle = Bundle(folder, load_manifest(folder))
+    for name, facts in bundle.manifest.files.items():
+        _check_size(bundle.file(name), name, facts)
+        if facts.bytes <= HASHED_ON_OPEN:
+            _check_hash(bundle.file(name), name, facts)
+    return bundle
+
+
+def verify(bundle: Bundle) -> None:
+    """Hash every file of the bundle, however long; raises BundleError at the first that differs."""
+    for name, facts in bundle.manifest.files.items():
+        _check_size(bundle.file(name), name, facts)
+        _check_hash(bundle.file(name), name, facts)
+
+
+def load_manifest(folder: Path) -> Manifest:
+    """Read `manifest.json` of a bundle folder and check it by itself; raises BundleError."""
+    path = folder / MANIFEST
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST}") from None
+    except (OSError, ValueError) as error:
+        raise BundleError(f"cannot read {path}: {error}; export the bundle again") from None
+    manifest = Manifest.from_dict(data)
+    for name in manifest.files:
+        _check_name(name)
+    needed = {*manifest.graphs.values(), manifest.embedding.file, TOKENIZER}
+    if unlisted := sorted(needed - set(manifest.files)):
+        raise BundleError(f"{path} does not list {unlisted[0]}, which the model needs")
+    if missing := {"vision", "decoder"} - set(manifest.graphs):
+        raise BundleError(f"{path} names no {min(missing)} graph; export the bundle again")
+    return manifest
+
+
+def file_facts(path: Path) -> FileFacts:
+    """Size and hash of a file as it lies on disk."""
+    return FileFacts(path.stat().st_size, _sha256(path))
+
+
+def _check_name(name: str) -> None:
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts or any(c in name for c in "\\:\0"):
+        raise BundleError(
+            f"{MANIFEST} lists {name!r}, which lies outside the bundle; do not use it"
+        )
+
+
+def _check_size(path: Path, name: str, facts: FileFacts) -> None:
+    try:
+        size = path.stat().st_size
+    except OSError:
+        raise BundleError(
+            f"the bundle's file {name} is missing from {path.parent}; copy the bundle again"
+        ) from None
+    if size != facts.bytes:
+        raise BundleError(
+            f"the bundle's file {name} has {size} bytes instead of {facts.bytes}; "
+            "copy the bundle again"
+        )
+
+
+def _check_hash(path: Path, name: str, facts: FileFacts) -> None:
+    if _sha256(path) != facts.sha256:
+        raise BundleError(f"the bundle's file {name} was altered (SHA-256); copy the bundle again")
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(2**20):
+                digest.update(chunk)
+    except OSError as error:
+        raise BundleError(f"cannot read the bundle's file {path}: {error}") from None
+    return digest.hexdigest()
+
+
+def _read(cls: type[_Facts], data: object, where: str) -> _Facts:
+    """Build a facts dataclass from JSON: exactly its fields, each of exactly its type."""
+    hints = get_type_hints(cls)
+    if not isinstance(data, dict) or set(data) != set(hints):
+        have = set(data) if isinstance(data, dict) else set[str]()
+        odd = sorted(have ^ set(hints))
+        raise BundleError(f"{where} has missing or unknown fields: {', '.join(odd) or data!r}")
+    return cls(
+        **{name: _value(hint, data[name], f"{where}.{name}") for name, hint in hints.items()}
+    )
+
+
+def _value(hint: object, value: object, where: str) -> object:
+    if hint is PromptSet:
+        return PromptSet.from_dict(value)
+    if hint is Preprocessor and isinstance(value, dict):
+        return Preprocessor.from_dict(value)
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return _read(hint, value, where)
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_value(args[0], item, where) for item in value)
+    if origin is dict and isinstance(value, Mapping):
+        return {str(key): _value(args[1], item, f"{where}.{key}") for key, item in value.items()}
+    if hint is Any:
+        return value
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and type(value) is hint:
+        return value
+    raise BundleError(f"{where} is {value!r}, which is not of the expected type")

@@ -1,0 +1,90 @@
+"""A static KV cache for a batch of sequences, and the rows of it that sequences own.
+
+One float32 array [layers, 2, rows, kv_heads, slots, head_dim] holds keys and values. Any run of
+consecutive rows of one layer is contiguous, so a part of the batch can be handed to the runtime
+without a copy; the runtime writes new slots in place. Slots behind a row's length are garbage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as List
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from idetex_edge.bundle import TextFacts
+
+if TYPE_CHECKING:
+    from idetex_edge.engines.decoder_step import DecoderStep
+
+_GRAIN: Final = 32
+"""Slots come in multiples of this."""
+
+
+class KvCache:
+    """Keys and values of `rows` sequences with room for at least `slots` tokens each."""
+
+    def __init__(self, facts: TextFacts, rows: int, slots: int) -> None:
+        self._facts = facts
+        self.data = self._empty(rows, slots)
+        self.steps: dict[tuple[int, int], DecoderStep] = {}
+        """Decoding steps kept for reuse, by (first row, rows): they hold views of `data`."""
+
+    def _empty(self, rows: int, slots: int) -> npt.NDArray[np.float32]:
+        facts, whole = self._facts, -(-slots // _GRAIN) * _GRAIN
+        shape = (facts.layers, 2, rows, facts.kv_heads, whole, facts.head_dim)
+        # Not zeroed: pages of slots that are never reached are never touched.
+        return np.empty(shape, np.float32)
+
+    @property
+    def rows(self) -> int:
+        """How many sequences it has room for."""
+        return self.data.shape[2]
+
+    @property
+    def slots(self) -> int:
+        """How many tokens each of them may have before it grows."""
+        return self.data.shape[4]
+
+    def reserve(self, slots: int) -> None:
+        """Make room for `slots` tokens in every row; at least doubles when it has to grow."""
+        if slots <= self.slots:
+            return
+        old = self.data
+        self.data = self._empty(self.rows, max(slots, 2 * self.slots))
+        self.data[..., : old.shape[4], :] = old
+        self.steps.clear()
+
+    def copy_row(self, row: int, source: KvCache, source_row: int, length: int) -> None:
+        """Copy the first `length` slots of another cache's row."""
+        self.data[:, :, row, :, :length] = source.data[:, :, source_row, :, :length]
+
+
+@dataclass(slots=True, eq=False)
+class CachedSequence:
+    """A row of a cache, and how far it is filled."""
+
+    cache: KvCache
+    row: int
+    length: int = 0
+    next_position: int = 0
+
+
+def gather(facts: TextFacts, sequences: List[CachedSequence]) -> tuple[KvCache, int]:
+    """Bring sequences into consecutive rows of one cache; returns it and the first row.
+
+    Free when they lie so already, in any order. Otherwise their filled slots are copied to a new
+    cache and the sequences are moved there; the old one lives on while others are in it.
+    """
+    cache = sequences[0].cache
+    rows = sorted(s.row for s in sequences)
+    together = all(s.cache is cache for s in sequences)
+    if together and rows == list(range(rows[0], rows[0] + len(rows))):
+        return cache, rows[0]
+    cache = KvCache(facts, len(sequences), max(s.cache.slots for s in sequences))
+    for row, sequence in enumerate(sequences):
+        cache.copy_row(row, sequence.cache, sequence.row, sequence.length)
+        sequence.cache, sequence.row = cache, row
+    return cache, 0

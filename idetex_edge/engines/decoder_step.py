@@ -1,0 +1,74 @@
+"""One call of the decoder graph, bound to buffers: filled in, run, and run again.
+
+The contract is that of `export/graphs/decoder.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as List
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from idetex_edge.bundle import TextFacts
+from idetex_edge.engines.cache import KvCache
+from idetex_edge.errors import EngineError
+
+
+class DecoderStep:
+    """Appends `tokens` tokens to each of the cache's rows first..first+rows, again and again.
+
+    Fill `embeddings` (float32 [rows, tokens, hidden]) and the leading rows * tokens rows of `cos`
+    and `sin` (float32 [.., head_dim / 2], each new token's rotary angles), then `run`. Holds views
+    of the cache's data, so it is valid until the cache grows.
+    """
+
+    def __init__(
+        self,
+        session: ort.InferenceSession,
+        facts: TextFacts,
+        cache: KvCache,
+        first: int,
+        rows: int,
+        tokens: int,
+    ) -> None:
+        self._session, self._tokens = session, tokens
+        self.embeddings = np.empty((rows, tokens, facts.hidden), np.float32)
+        # The runtime wants as many rows as the cache is long, though it reads only the new ones.
+        angles = (max(cache.slots, rows * tokens), facts.head_dim // 2)
+        self.cos, self.sin = np.empty(angles, np.float32), np.empty(angles, np.float32)
+        self._last_slots = np.empty(rows, np.int32)
+        self._total_length = np.empty((), np.int32)
+        self._logits = np.empty((rows, facts.vocab), np.float32)
+        self._binding = session.io_binding()
+        inputs: dict[str, npt.NDArray[Any]] = {
+            "embeddings": self.embeddings,
+            "cos": self.cos,
+            "sin": self.sin,
+            "rotary_rows": np.arange(rows * tokens).reshape(rows, tokens),
+            "last_slots": self._last_slots,
+            "total_length": self._total_length,
+        }
+        for name, array in inputs.items():
+            self._binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
+        self._binding.bind_ortvalue_output("logits", ort.OrtValue.ortvalue_from_numpy(self._logits))
+        for i, layer in enumerate(cache.data):
+            for kind, part in zip(("key", "value"), layer, strict=True):
+                value = ort.OrtValue.ortvalue_from_numpy(part[first : first + rows])
+                self._binding.bind_ortvalue_input(f"past_{kind}_{i}", value)
+                self._binding.bind_ortvalue_output(f"present_{kind}_{i}", value)
+        # The bound values point into these arrays without owning them.
+        self._kept = (inputs, cache.data)
+
+    def run(self, lengths: List[int]) -> npt.NDArray[np.float32]:
+        """Run on rows that hold `lengths` tokens so far; logits [rows, vocab], good until rerun."""
+        self._last_slots[:] = lengths
+        self._last_slots += self._tokens - 1
+        self._total_length[()] = max(lengths) + self._tokens
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except Exception as error:
+            raise EngineError(f"the decoder failed: {str(error).splitlines()[0]}") from None
+        return self._logits

@@ -1,0 +1,220 @@
+"""The `onnx` engine: ONNX Runtime, on the CPU for the time being.
+
+Graph contracts are those of `export/graphs/vision.py` and `export/graphs/decoder.py`. Keys and
+values never move: past and present are bound to the same buffer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as List
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from idetex_edge.bundle import Bundle
+from idetex_edge.engines.cache import CachedSequence, KvCache, gather
+from idetex_edge.engines.decoder_step import DecoderStep
+from idetex_edge.engines.embedding import EmbeddingTable
+from idetex_edge.engines.protocol import Floats, Ids, Sequence
+from idetex_edge.errors import EngineError, RequestError
+from idetex_edge.positions import VisionWindows, mrope_rotary, vision_rotary, vision_windows
+from idetex_edge.preprocess import PatchedImage
+
+TARGET: Final = "onnx-cpu"
+"""The export target that this engine runs."""
+
+
+class OnnxEngine:
+    """Runs an `onnx-cpu` bundle. Sessions are made when first used."""
+
+    def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
+        """Prepare to run a bundle on `threads` CPU threads (None: all physical cores).
+
+        Raises EngineError when the bundle is for another target.
+        """
+        if bundle.manifest.target != TARGET:
+            raise EngineError(
+                f"the onnx:cpu engine runs {TARGET} bundles, this one is for "
+                f"{bundle.manifest.target}; export it for {TARGET}"
+            )
+        self._bundle, self._threads = bundle, threads
+        self._text, self._vision = bundle.manifest.text, bundle.manifest.vision
+        self._embedding = EmbeddingTable(bundle)
+        self._text_rotary = self._rotary(np.zeros((3, 0), np.int64))
+
+    @property
+    def name(self) -> str:
+        """See `Engine.name`."""
+        return "onnx:cpu"
+
+    @cached_property
+    def _encoder(self) -> ort.InferenceSession:
+        return self._session("vision")
+
+    @cached_property
+    def _decoder(self) -> ort.InferenceSession:
+        return self._session("decoder")
+
+    def _session(self, graph: str) -> ort.InferenceSession:
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = self._threads or 0
+        # Else its idle threads spin on the cores that the other session needs next.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        path = self._bundle.file(self._bundle.manifest.graphs[graph])
+        try:
+            return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise EngineError(
+                f"ONNX Runtime {ort.__version__} cannot load {path.name}: "
+                f"{str(error).splitlines()[0]}"
+            ) from None
+
+    def encode(self, image: PatchedImage) -> Floats:
+        """See `Engine.encode`."""
+        (rows, columns), facts = image.grid, self._vision
+        cos, sin = vision_rotary(
+            rows, columns, head_size=facts.head_dim, merge_size=facts.merge, theta=facts.rope_theta
+        )
+        feeds: dict[str, npt.NDArray[Any]] = {"patches": image.patches, "cos": cos, "sin": sin}
+        if len(facts.full_blocks) < facts.layers:
+            feeds |= window_feeds(
+                vision_windows(
+                    rows,
+                    columns,
+                    window_size=facts.window,
+                    patch_size=facts.patch,
+                    merge_size=facts.merge,
+                )
+            )
+        try:
+            return np.asarray(self._encoder.run(["features"], feeds)[0])
+        except Exception as error:
+            raise EngineError(f"the encoder failed: {str(error).splitlines()[0]}") from None
+
+    def embed(self, token_ids: Ids) -> Floats:
+        """See `Engine.embed`."""
+        return self._embedding.rows(token_ids)
+
+    def start(self, capacity: int) -> Sequence:
+        """See `Engine.start`."""
+        self._check_room(capacity)
+        return CachedSequence(KvCache(self._text, 1, capacity), 0)
+
+    def extend(
+        self, sequence: Sequence, embeddings: Floats, positions: npt.NDArray[np.int64]
+    ) -> Floats:
+        """See `Engine.extend`."""
+        mine, count = _own(sequence), len(embeddings)
+        if not count or positions.shape != (3, count):
+            raise RequestError(
+                f"cannot append {count} embeddings at positions of shape {positions.shape}; "
+                "give one or more, and positions [3, n]"
+            )
+        self._check_room(mine.length + count)
+        mine.cache.reserve(mine.length + count)
+        step = DecoderStep(self._decoder, self._text, mine.cache, mine.row, 1, count)
+        step.embeddings[0] = embeddings
+        step.cos[:count], step.sin[:count] = self._rotary(positions)
+        logits = step.run([mine.length])[0]
+        mine.length += count
+        mine.next_position = max(mine.next_position, int(positions.max()) + 1)
+        return logits
+
+    def fork(self, sequence: Sequence, count: int, capacity: int) -> list[Sequence]:
+        """See `Engine.fork`."""
+        mine = _own(sequence)
+        if count < 1:
+            raise RequestError(f"cannot fork into {count} sequences; ask for 1 or more")
+        slots = max(capacity, mine.length)
+        self._check_room(slots)
+        cache = KvCache(self._text, count, slots)
+        forks: list[Sequence] = []
+        for row in range(count):
+            cache.copy_row(row, mine.cache, mine.row, mine.length)
+            forks.append(CachedSequence(cache, row, mine.length, mine.next_position))
+        return forks
+
+    def decode(self, sequences: List[Sequence], token_ids: Ids) -> Floats:
+        """See `Engine.decode`."""
+        mine = [_own(sequence) for sequence in sequences]
+        embeddings = self._embedding.rows(token_ids)
+        if not mine or len({id(s) for s in mine}) != len(mine) or len(embeddings) != len(mine):
+            raise RequestError(
+                f"cannot decode {len(embeddings)} tokens for {len(mine)} sequences; "
+                "give one token for each of one or more different sequences"
+            )
+        lengths = [s.length for s in mine]
+        if not min(lengths):
+            raise RequestError("cannot decode an empty sequence; extend it with a prompt first")
+        self._check_room(max(lengths) + 1)
+        cache, first = gather(self._text, mine)
+        cache.reserve(max(lengths) + 1)
+        key = (first, len(mine))
+        if key not in cache.steps:
+            cache.steps[key] = DecoderStep(self._decoder, self._text, cache, *key, tokens=1)
+        step = cache.steps[key]
+        # The order of rows in the cache may not be the caller's.
+        order = np.argsort([s.row for s in mine])
+        step.embeddings[:, 0] = embeddings[order]
+        positions = np.array([mine[i].next_position for i in order])
+        step.cos[: len(mine)], step.sin[: len(mine)] = self._rotary_of_text(positions)
+        logits = np.empty((len(mine), self._text.vocab), np.float32)
+        logits[order] = step.run([lengths[i] for i in order])
+        for sequence in mine:
+            sequence.length += 1
+            sequence.next_position += 1
+        return logits
+
+    def _check_room(self, tokens: int) -> None:
+        if not 0 < tokens <= self._text.max_context:
+            raise RequestError(
+                f"cannot hold {tokens} tokens; the model's context is 1..{self._text.max_context}"
+            )
+
+    def _rotary(self, positions: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
+        facts = self._text
+        return mrope_rotary(
+            positions,
+            head_size=facts.head_dim,
+            sections=facts.mrope_section,
+            theta=facts.rope_theta,
+        )
+
+    def _rotary_of_text(self, positions: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
+        """Angles where all three axes agree, from a table that grows as it is needed."""
+        needed = int(positions.max()) + 1
+        if needed > len(self._text_rotary[0]):
+            table = np.arange(max(needed, 2 * len(self._text_rotary[0])))
+            self._text_rotary = self._rotary(np.broadcast_to(table, (3, len(table))))
+        cos, sin = self._text_rotary
+        return cos[positions], sin[positions]
+
+
+def window_feeds(windows: VisionWindows) -> dict[str, npt.NDArray[Any]]:
+    """Lay windows out as the vision graph's batch dimension (its inputs of these names).
+
+    window_slots: int64 [W, S], the patch in each slot; window_lengths: int32 [W], filled slots;
+    patch_slots: int64 [N], the slot of each patch.
+    """
+    lengths = np.diff(windows.cu_seqlens)
+    filled = np.arange(lengths.max()) < lengths[:, None]
+    patches = windows.reorder(np.arange(int(windows.cu_seqlens[-1])))
+    slots = np.zeros(filled.shape, np.int64)
+    slots[filled] = patches
+    patch_slots = np.empty(len(patches), np.int64)
+    patch_slots[patches] = np.flatnonzero(filled)
+    return {
+        "window_slots": slots,
+        "window_lengths": lengths.astype(np.int32),
+        "patch_slots": patch_slots,
+    }
+
+
+def _own(sequence: Sequence) -> CachedSequence:
+    if not isinstance(sequence, CachedSequence):
+        raise RequestError("this sequence belongs to another engine; start one with this engine")
+    return sequence
