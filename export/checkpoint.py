@@ -168,8 +168,8 @@ def _config(folder: Path) -> Qwen2VLConfig | Qwen2_5_VLConfig:
         raise ExportError(f"{kind} {family!r} is not supported; {', '.join(FAMILIES)} are")
     try:
         return FAMILIES[family].from_dict(data)
-    except (TypeError, ValueError, KeyError) as error:
-        summary = str(error).splitlines()[0]
+    except Exception as error:
+        summary = " ".join(str(error).split())
         raise ExportError(f"{folder / 'config.json'} is malformed: {summary}") from None
 
 

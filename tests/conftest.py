@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tiny
+
+from export.convert import convert
+from idetex_edge.bundle import Bundle, open_bundle
+from idetex_edge.engines import Engine, load_engine
+
+
+def quiet(stage: str, done: int, total: int) -> None:
+    """Report no progress."""
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Qwen2.5-VL with a tokenizer that knows every marker; read only."""
+    return tiny.save_qwen2_5_vl(tmp_path_factory.mktemp("checkpoints") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle_path(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny checkpoint's FP32 bundle for onnx-cpu; read only."""
+    output = tmp_path_factory.mktemp("bundles") / "tiny"
+    convert(
+        tiny_checkpoint,
+        output,
+        "onnx-cpu",
+        "fp32",
+        pictures=None,
+        overwrite=False,
+        advance=quiet,
+    )
+    return output
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_bundle_path: Path) -> Bundle:
+    return open_bundle(tiny_bundle_path)
+
+
+@pytest.fixture(scope="session")
+def tiny_engine(tiny_bundle: Bundle) -> Engine:
+    return load_engine("onnx", tiny_bundle, threads=1)
