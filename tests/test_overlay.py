@@ -155,7 +155,9 @@ def test_colours_are_told_apart(sight: str) -> None:
 def test_saving(tmp_path: Path, name: str) -> None:
     target = tmp_path / name
     target.write_text("old")
-    save_image_atomically(PHOTO, target)
+    with target.open() as reader:
+        save_image_atomically(PHOTO, target)
+        assert reader.read() == "old"
     assert Image.open(target).size == PHOTO.size
     assert contents(tmp_path) == [name]
     mask = os.umask(0)

@@ -144,9 +144,10 @@ def test_any_text_parses(text: str) -> None:
     "unit", ["(1,", "a ", "There is one ", "<|object_ref_start|>", "thus ", "("]
 )
 def test_long_texts_take_no_long_time(unit: str) -> None:
-    text = unit * 20_000 + "."
-    assert parse_grounding(text) == []
-    assert parse_description(text).distortions == ()
+    text = unit * 20_000
+    assert parse_grounding(text + ".") == []
+    got = parse_description(text + ". Yet there is severe noise(1,2),(30,40)").distortions
+    assert got == (NOISE,)
 
 
 @pytest.mark.parametrize(
@@ -161,6 +162,8 @@ def test_long_texts_take_no_long_time(unit: str) -> None:
         (f"Noises:\n{ref('severe noises')}{box_text((1, 2, 30, 40))}.", [NOISE]),
         (f"Motion_blur:\n{box_text((100, 200, 2000, 900))}", [BLUR]),
         (f"Motion blur: {ref('Moderate')}(100,200)(99999999999,900)", [BLUR]),
+        (f"Noise: severe (1,2),(30,{'0' * 5000}40)", [NOISE]),
+        (f"Motion blur: moderate (100,200),({'9' * 5000},900)", [BLUR]),
         (f"Edge aliasing: {ref('Slight edge aliasing')}(-3,0),(1000,1000)", [EDGES]),
         (f"Color banding: {ref('Severe color banding')}{box_text((1, 2, 3, 4))}", []),
         (
@@ -221,6 +224,11 @@ def test_boxes_that_describe_no_distortion_are_left_out() -> None:
     box = box_text((1, 2, 3, 4))
     text = f"The cat {box} has {ref('a bell')}{box}, {ref('severe banding')}{box} and {box}."
     assert parse_description(text).distortions == ()
+
+
+def test_without_markers_the_last_words_count() -> None:
+    text = "There is a moderate loss of colour and severe noise(1,2),(30,40) on the cat."
+    assert parse_description(text).distortions == (NOISE,)
 
 
 def test_boxes_that_share_a_name() -> None:
