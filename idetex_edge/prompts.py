@@ -1,11 +1,11 @@
-"""Prompts as data: what a model was trained to be asked, one entry for each task.
+r"""Prompts as data: what a model was trained to be asked, one entry for each task.
 
 A checkpoint carries them in `prompts.json`, its bundle in the manifest. A prompt is laid out in
 Qwen's chat format, picture inside the user's turn::
 
-    <|im_start|>system\\n{system}<|im_end|>\\n
-    <|im_start|>user\\n{before_image}<|vision_start|>PICTURE<|vision_end|>{question}<|im_end|>\\n
-    <|im_start|>assistant\\n{answer_prefix}
+    <|im_start|>system\n{system}<|im_end|>\n
+    <|im_start|>user\n{before_image}<|vision_start|>PICTURE<|vision_end|>{question}<|im_end|>\n
+    <|im_start|>assistant\n{answer_prefix}
 """
 
 from __future__ import annotations
@@ -37,16 +37,12 @@ class Prompt:
     def head(self, columns: int, rows: int) -> str:
         """Everything in front of the picture's tokens, `<|vision_start|>` included."""
         before = self.before_image.format(columns=columns, rows=rows)
-        return (
-            f"{IM_START}system\n{self.system}{IM_END}\n{IM_START}user\n{before}{VISION_START}"
-        )
+        return f"{IM_START}system\n{self.system}{IM_END}\n{IM_START}user\n{before}{VISION_START}"
 
     def tail(self, **fields: str) -> str:
         """Everything behind the picture's tokens, up to where the model's answer begins."""
         question = self.question.format(**fields)
-        return (
-            f"{VISION_END}{question}{IM_END}\n{IM_START}assistant\n{self.answer_prefix}"
-        )
+        return f"{VISION_END}{question}{IM_END}\n{IM_START}assistant\n{self.answer_prefix}"
 
 
 def options_text(options: Sequence[str]) -> str:

@@ -1,0 +1,86 @@
+"""Out of focus blur and motion blur: optical point-spread functions."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from export.distortions.chance import Chance
+from export.distortions.filters import convolve, gaussian_blur, to_display, to_linear
+
+_OVERSAMPLING = 4
+
+
+def _through(image: Tensor, kernel: Tensor) -> Tensor:
+    """Blur in linear light, where highlights bloom as they do in a lens."""
+    return to_display(convolve(to_linear(image), kernel / kernel.sum()))
+
+
+def _grid(radius: float) -> tuple[Tensor, Tensor]:
+    reach = math.ceil(radius)
+    axis = torch.arange(-reach, reach + 1, dtype=torch.float32)
+    return torch.meshgrid(axis, axis, indexing="ij")
+
+
+def disk(image: Tensor, radius: float, chance: Chance) -> Tensor:
+    """A round aperture: uniform disk of `radius` pixels with a one-pixel soft rim."""
+    y, x = _grid(radius)
+    return _through(image, (radius + 0.5 - torch.hypot(x, y)).clamp(0, 1))
+
+
+def polygon_aperture(image: Tensor, radius: float, chance: Chance) -> Tensor:
+    """An iris of five to eight straight blades, randomly turned."""
+    y, x = _grid(radius)
+    blades = chance.randint(5, 8)
+    turn = chance.uniform(0, math.pi)
+    inside = torch.full_like(x, torch.inf)
+    for blade in range(blades):
+        angle = turn + 2 * math.pi * blade / blades
+        inside = torch.minimum(inside, radius - (x * math.cos(angle) + y * math.sin(angle)))
+    return _through(image, (inside + 0.5).clamp(0, 1))
+
+
+def defocus_gaussian(image: Tensor, radius: float, chance: Chance) -> Tensor:
+    """A Gaussian of about the same width as a disk of `radius` pixels."""
+    return gaussian_blur(image, radius * 0.55)
+
+
+def _trace(points: Tensor) -> Tensor:
+    """Draw a path [n, 2] (y, x in pixels, centred on 0) into a kernel, bilinearly."""
+    reach = math.ceil(float(points.abs().max())) + 1
+    kernel = torch.zeros(2 * reach + 1, 2 * reach + 1)
+    corner = points.floor().long()
+    part = points - corner
+    for dy in (0, 1):
+        for dx in (0, 1):
+            weight_y = part[:, 0] if dy else 1 - part[:, 0]
+            weight_x = part[:, 1] if dx else 1 - part[:, 1]
+            at = (corner[:, 0] + dy + reach, corner[:, 1] + dx + reach)
+            kernel.index_put_(at, weight_y * weight_x, accumulate=True)
+    return kernel
+
+
+def linear_motion(image: Tensor, length: float, chance: Chance) -> Tensor:
+    """Straight motion of `length` pixels in a random direction."""
+    angle = chance.uniform(0, math.pi)
+    along = torch.linspace(-length / 2, length / 2, max(2, round(length * _OVERSAMPLING)))
+    path = torch.stack((along * math.sin(angle), along * math.cos(angle)), dim=1)
+    return _through(image, _trace(path))
+
+
+def curved_motion(image: Tensor, length: float, chance: Chance) -> Tensor:
+    """Motion of `length` pixels along an arc that turns by up to a right angle."""
+    steps = max(4, round(length * _OVERSAMPLING))
+    start, turn = chance.uniform(0, 2 * math.pi), chance.uniform(-math.pi / 2, math.pi / 2)
+    heading = start + torch.linspace(0, turn, steps)
+    path = torch.stack((heading.sin(), heading.cos()), dim=1).cumsum(0) * (length / steps)
+    return _through(image, _trace(path - path.mean(0)))
+
+
+def camera_shake(image: Tensor, length: float, chance: Chance) -> Tensor:
+    """Hand shake: a smooth random walk about `length` pixels long."""
+    steps = max(8, round(length * _OVERSAMPLING))
+    wander = chance.normal((steps,), image).cpu().cumsum(0) * (1.2 / math.sqrt(steps))
+    heading = chance.uniform(0, 2 * math.pi) + wander
+    path = torch.stack((heading.sin(), heading.cos()), dim=1).cumsum(0) * (length / steps)
+    return _through(image, _trace(path - path.mean(0)))

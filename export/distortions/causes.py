@@ -1,0 +1,113 @@
+"""The table of causes: for each distortion, the physical ways it comes about and how strong.
+
+`ranges` gives the main parameter's span for minor, moderate and severe, tuned by eye on contact
+sheets (`python -m export sheet`): barely seen, seen at a glance, dominating. Causes marked
+`held_out` are never trained on; validation reports the gap between seen and unseen ones.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from torch import Tensor
+
+from export.distortions import blur, compression, exposure, noise, resampling, ringing, solid
+from export.distortions.chance import Chance
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """One way a distortion comes about; `apply(image [3, H, W], strength, chance)` spoils it."""
+
+    distortion: str
+    apply: Callable[[Tensor, float, Chance], Tensor]
+    ranges: tuple[Range, Range, Range]
+    held_out: bool = False
+
+    @property
+    def name(self) -> str:
+        """The function's own name, with spaces."""
+        return self.apply.__name__.replace("_", " ")
+
+
+_UPSCALE = ((1.7, 2.2), (2.6, 3.6), (4.5, 7.0))
+_STAIRS = ((1.7, 2.1), (2.6, 3.4), (4.2, 6.5))
+_QUALITY = ((22.0, 32.0), (11.0, 16.0), (3.0, 7.0))
+_UNDER = ((1.0, 1.5), (2.0, 2.8), (3.5, 5.0))
+_OVER = ((0.6, 0.9), (1.2, 1.7), (2.2, 3.2))
+_DISK = ((1.6, 2.4), (3.2, 5.0), (7.0, 12.0))
+_MOTION = ((5.0, 8.0), (11.0, 18.0), (26.0, 45.0))
+_NOISE = ((0.025, 0.04), (0.065, 0.10), (0.14, 0.21))
+_HALO = ((0.6, 0.9), (1.3, 1.9), (2.3, 3.6))
+_ANY = ((0.0, 1.0), (0.0, 1.0), (0.0, 1.0))
+
+CAUSES: Final = (
+    Cause("Low clarity", resampling.bicubic_upscale, _UPSCALE),
+    Cause("Low clarity", resampling.bilinear_upscale, ((1.5, 1.9), (2.3, 3.2), (4.0, 6.5))),
+    Cause("Low clarity", resampling.haze, ((1.6, 2.1), (2.6, 3.2), (3.7, 4.2))),
+    Cause("Low clarity", resampling.waxy, ((1.0, 1.4), (2.0, 2.9), (4.0, 6.0))),
+    Cause("Low clarity", resampling.soft_upscale, _UPSCALE, held_out=True),
+    Cause("Edge aliasing effect", resampling.nearest_upscale, _STAIRS),
+    Cause("Edge aliasing effect", resampling.averaged_nearest_upscale, _STAIRS),
+    Cause("Edge aliasing effect", resampling.decimated, ((1.7, 2.0), (2.4, 3.0), (3.6, 5.0))),
+    Cause("Edge aliasing effect", resampling.interlaced, ((2.0, 2.4), (3.0, 4.0), (5.0, 7.0))),
+    Cause("Edge aliasing effect", resampling.decimated_bicubic, _STAIRS, held_out=True),
+    Cause("Blocking artifacts", compression.tensor_jpeg, _QUALITY),
+    Cause("Blocking artifacts", compression.jpeg, _QUALITY),
+    Cause("Blocking artifacts", compression.repeated_jpeg, _QUALITY),
+    Cause("Blocking artifacts", compression.large_blocks, _QUALITY),
+    Cause("Blocking artifacts", compression.webp, ((14, 24), (7, 11), (0, 5)), held_out=True),
+    Cause("Underexposure", exposure.fewer_stops, _UNDER),
+    Cause("Underexposure", exposure.darker_gamma, _UNDER),
+    Cause("Underexposure", exposure.crushed_shadows, _UNDER),
+    Cause("Underexposure", exposure.lost_light, _UNDER),
+    Cause("Underexposure", exposure.darker_display, _UNDER, held_out=True),
+    Cause("Overexposure", exposure.more_stops, _OVER),
+    Cause("Overexposure", exposure.lighter_gamma, _OVER),
+    Cause("Overexposure", exposure.washed_highlights, _OVER),
+    Cause("Overexposure", exposure.added_offset, _OVER),
+    Cause("Overexposure", exposure.bloom, _OVER),
+    Cause("Overexposure", exposure.brighter_display, _OVER, held_out=True),
+    Cause("Out of focus blur", blur.disk, _DISK),
+    Cause("Out of focus blur", blur.defocus_gaussian, _DISK),
+    Cause("Out of focus blur", blur.polygon_aperture, _DISK, held_out=True),
+    Cause("Motion blur", blur.linear_motion, _MOTION),
+    Cause("Motion blur", blur.curved_motion, _MOTION),
+    Cause("Motion blur", blur.camera_shake, _MOTION, held_out=True),
+    Cause("Noise", noise.gaussian, _NOISE),
+    Cause("Noise", noise.luma, _NOISE),
+    Cause("Noise", noise.poisson, _NOISE),
+    Cause("Noise", noise.chroma, _NOISE),
+    Cause("Noise", noise.sensor, _NOISE),
+    Cause("Noise", noise.speckle, _NOISE),
+    Cause("Noise", noise.impulse, _NOISE),
+    Cause("Noise", noise.film_grain, _NOISE, held_out=True),
+    Cause("Meaningless solid color", solid.flat, _ANY),
+    Cause("Meaningless solid color", solid.black_or_white, _ANY),
+    Cause("Meaningless solid color", solid.mean_colour, _ANY, held_out=True),
+    Cause("Edge ringing effect", ringing.oversharpened, _HALO),
+    Cause("Edge ringing effect", ringing.band_limited, _HALO),
+    Cause("Edge ringing effect", ringing.resonant, _HALO),
+    Cause("Edge ringing effect", ringing.difference_halo, _HALO, held_out=True),
+)
+
+CHAIN: Final = (
+    "Out of focus blur",
+    "Motion blur",
+    "Underexposure",
+    "Overexposure",
+    "Low clarity",
+    "Edge aliasing effect",
+    "Noise",
+    "Edge ringing effect",
+    "Blocking artifacts",
+    "Meaningless solid color",
+)
+"""The order in which distortions meet a picture: lens, light, scaling, sensor, codec, failure."""
+
+
+def causes_of(distortion: str, held_out: bool) -> tuple[Cause, ...]:
+    """The causes of one distortion, either those trained on or those held out."""
+    return tuple(c for c in CAUSES if c.distortion == distortion and c.held_out == held_out)

@@ -1,0 +1,69 @@
+"""Noise: what sensors, film and transmission add."""
+
+import torch
+from torch import Tensor
+
+from export.distortions.chance import Chance
+from export.distortions.filters import (
+    from_ycc,
+    gaussian_blur,
+    to_display,
+    to_linear,
+    to_ycc,
+)
+
+
+def gaussian(image: Tensor, sigma: float, chance: Chance) -> Tensor:
+    """Independent Gaussian noise in every channel; sigma relative to full scale."""
+    return image + sigma * chance.normal(tuple(image.shape), image)
+
+
+def luma(image: Tensor, sigma: float, chance: Chance) -> Tensor:
+    """The same noise in all three channels: grey grain."""
+    return image + sigma * chance.normal((1, *image.shape[1:]), image)
+
+
+def poisson(image: Tensor, sigma: float, chance: Chance) -> Tensor:
+    """Photon noise whose deviation is `sigma` at mid grey and grows with the square root."""
+    photons = 0.5 / sigma**2
+    return chance.poisson(image.clamp(0, 1) * photons) / photons
+
+
+def chroma(image: Tensor, sigma: float, chance: Chance) -> Tensor:
+    """Coloured blotches: chroma noise one to two pixels wide, and a little luma noise."""
+    planes = to_ycc(image)
+    blotches = chance.normal((2, *image.shape[1:]), image)
+    width = chance.uniform(0.6, 1.6)
+    blotches = gaussian_blur(blotches, width)
+    grain = chance.normal((1, *image.shape[1:]), image)
+    added = torch.cat((0.3 * sigma * grain, 0.8 * sigma * blotches / blotches.std()))
+    return from_ycc(planes + added)
+
+
+def sensor(image: Tensor, sigma: float, chance: Chance) -> Tensor:
+    """Shot and read noise in linear light, with faint row banding, as at high ISO."""
+    light = to_linear(image)
+    shot = light.clamp(min=0).sqrt() * chance.normal(tuple(image.shape), image)
+    read = chance.normal(tuple(image.shape), image)
+    rows = chance.normal((image.shape[0], image.shape[1], 1), image)
+    return to_display(light + sigma * (0.9 * shot + 0.25 * read + 0.08 * rows))
+
+
+def film_grain(image: Tensor, sigma: float, chance: Chance) -> Tensor:
+    """Soft grain a little wider than a pixel, strongest in the mid tones."""
+    grain = gaussian_blur(chance.normal((1, *image.shape[1:]), image), chance.uniform(0.5, 0.9))
+    tone = 0.4 + 2.4 * (image * (1 - image)).mean(0, keepdim=True)
+    return image + 1.1 * sigma * tone * grain / grain.std()
+
+
+def speckle(image: Tensor, sigma: float, chance: Chance) -> Tensor:
+    """Multiplicative noise."""
+    return image * (1 + 2 * sigma * chance.normal(tuple(image.shape), image))
+
+
+def impulse(image: Tensor, sigma: float, chance: Chance) -> Tensor:
+    """Dead and hot pixels: a share of sigma^2 x 4 of them turned black or white."""
+    dice = chance.uniform_tensor((1, *image.shape[1:]), image)
+    share = 4 * sigma**2
+    spoiled = torch.where(dice < share / 2, torch.zeros_like(image), image)
+    return torch.where(dice > 1 - share / 2, torch.ones_like(image), spoiled)

@@ -1,0 +1,42 @@
+"""Edge ringing: halos and ripples along edges."""
+
+import torch
+from torch import Tensor
+
+from export.distortions.chance import Chance
+from export.distortions.filters import gaussian_blur
+
+
+def oversharpened(image: Tensor, amount: float, chance: Chance) -> Tensor:
+    """Unsharp masking overdone: bright and dark halos a few pixels wide."""
+    radius = chance.uniform(1.2, 2.6)
+    return image + 1.6 * amount * (image - gaussian_blur(image, radius))
+
+
+def difference_halo(image: Tensor, amount: float, chance: Chance) -> Tensor:
+    """A band of middle frequencies boosted: a double halo beside each edge."""
+    width = chance.uniform(1.0, 1.8)
+    band = gaussian_blur(image, width) - gaussian_blur(image, 2.2 * width)
+    return image + 2.6 * amount * band
+
+
+def _low_pass(image: Tensor, cutoff: float, order: float) -> Tensor:
+    height, width = image.shape[-2:]
+    mirrored = torch.cat((image, image.flip(-1)), -1)
+    mirrored = torch.cat((mirrored, mirrored.flip(-2)), -2)
+    fy = torch.fft.fftfreq(2 * height, device=image.device)[:, None]
+    fx = torch.fft.rfftfreq(2 * width, device=image.device)[None, :]
+    gain = 1 / (1 + (torch.hypot(fy, fx) / cutoff) ** order)
+    spectrum = torch.fft.rfft2(mirrored) * gain
+    return torch.fft.irfft2(spectrum, s=mirrored.shape[-2:])[..., :height, :width]
+
+
+def band_limited(image: Tensor, amount: float, chance: Chance) -> Tensor:
+    """A sharp frequency cut-off (Gibbs): ripples that run away from edges."""
+    return _low_pass(image, cutoff=0.24 / (0.55 + 0.6 * amount), order=chance.uniform(24, 60))
+
+
+def resonant(image: Tensor, amount: float, chance: Chance) -> Tensor:
+    """A cut-off with overshoot: the limit's ripples made stronger, as codecs and scalers do."""
+    limited = _low_pass(image, cutoff=0.2 / (0.7 + 0.3 * amount), order=40)
+    return limited + 0.9 * amount * (limited - gaussian_blur(limited, 2.0))

@@ -1,0 +1,1 @@
+"""The models we train ourselves: architecture presets, their tokenizer, their first weights."""

@@ -1,0 +1,87 @@
+"""The Qwen2.5-VL text model over packed blocks (`packing.py`), with its own weights.
+
+Linear layers run over all tokens at once; attention runs block by block, each question over its
+picture's prefix and itself. Equal to Hugging Face's forward up to rounding (tested).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as nn_f
+from torch import Tensor
+
+from export.student.architecture import HEAD_DIM
+from export.training.packing import Block
+
+
+def _norm(norm: Any, hidden: Tensor) -> Tensor:
+    return nn_f.rms_norm(hidden, norm.weight.shape, norm.weight, norm.variance_epsilon)
+
+
+def _turn(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    first, second = values.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+def _causal(length: int, past: int, like: Tensor) -> Tensor:
+    future = torch.ones(length, length, dtype=torch.bool).triu(1)
+    own = torch.zeros(length, length).masked_fill(future, -1e4)
+    return torch.cat((torch.zeros(length, past), own), dim=1).to(like.dtype)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Causal attention at the end of a past: query [N, H, L, D] over key, value [N, G, P + L, D].
+
+    Query heads of a group are folded into its length, so that keys are read once.
+    """
+    rows, heads, length, size = query.shape
+    groups = key.shape[1]
+    folded = query.reshape(rows, groups, heads // groups, length, size).flatten(2, 3)
+    mask = _causal(length, key.shape[2] - length, query).repeat(heads // groups, 1)
+    weights = (torch.matmul(folded, key.transpose(-1, -2)) + mask).softmax(-1).to(value.dtype)
+    mixed = torch.matmul(weights, value).view(rows, heads, length, size)
+    return mixed.transpose(1, 2).reshape(rows * length, heads * size)
+
+
+def _layer(layer: Any, hidden: Tensor, blocks: Sequence[Block]) -> Tensor:
+    attention = layer.self_attn
+    normed = _norm(layer.input_layernorm, hidden)
+    projected = [attention.q_proj(normed), attention.k_proj(normed), attention.v_proj(normed)]
+    outputs: list[Tensor] = []
+    prefix_key = prefix_value = None
+    at = 0
+    for block in blocks:
+        rows, length = block.ids.shape
+        query, key, value = (
+            part[at : at + rows * length].view(rows, length, -1, HEAD_DIM).transpose(1, 2)
+            for part in projected
+        )
+        cos, sin = block.cos.to(query.dtype), block.sin.to(query.dtype)
+        query = _turn(query, cos, sin) * HEAD_DIM**-0.5
+        key = _turn(key, cos, sin)
+        if block.picture is None:
+            prefix_key, prefix_value = key, value
+        else:
+            assert prefix_key is not None
+            assert prefix_value is not None
+            key = torch.cat((prefix_key[block.picture], key), dim=2)
+            value = torch.cat((prefix_value[block.picture], value), dim=2)
+        outputs.append(_attend(query, key, value))
+        at += rows * length
+    hidden = hidden + attention.o_proj(torch.cat(outputs))
+    normed = _norm(layer.post_attention_layernorm, hidden)
+    mlp = layer.mlp
+    return hidden + mlp.down_proj(nn_f.silu(mlp.gate_proj(normed)) * mlp.up_proj(normed))
+
+
+def hidden_states(text: Any, embeddings: Tensor, blocks: Sequence[Block]) -> Tensor:
+    """Last normalised hidden states [T, width] of all blocks' tokens, flattened and joined.
+
+    `text` is a Qwen2_5_VLTextModel; `embeddings` [T, width] are in the same order. The first
+    block must be the prefixes.
+    """
+    hidden = embeddings
+    for layer in text.layers:
+        hidden = _layer(layer, hidden, blocks)
+    return _norm(text.norm, hidden)

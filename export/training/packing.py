@@ -1,0 +1,156 @@
+"""Pack all questions about a batch of pictures, as the runtime forks them: one shared prefix.
+
+Each picture's [system + picture] is a row of the prefix block. Every question with its answer is
+a row of the block whose length it fits; it sees its picture's prefix and itself, begins at the
+position right behind the picture, and knows nothing of the other questions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from export.student.architecture import HEAD_DIM, MROPE_SECTION, ROPE_THETA
+from export.supervision.example import Example
+from idetex_edge.positions import mrope_positions, mrope_rotary
+from idetex_edge.prompts import PromptSet
+from idetex_edge.vocabulary import BOX_SCALE, IM_END, IMAGE_PAD, LEVELS
+
+TASK_WEIGHTS: Final = {
+    "score": 3.0,
+    "grounding": 1.0,
+    "region": 1.0,
+    "locate": 0.6,
+    "choice": 4.0,
+    "description": 0.35,
+    "brief": 0.3,
+}
+"""What a token of each task's answer weighs in the loss."""
+
+LENGTHS: Final = (48, 80, 144, 352)
+"""The lengths of question blocks; rows are padded up to the first that holds them."""
+
+_LEAST_ROWS: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Rows of one length: `ids` [N, L] and the rotary tables [L, head / 2] they share.
+
+    `picture` [N] says whose prefix a row continues; None in the prefix block itself.
+    """
+
+    ids: Tensor
+    cos: Tensor
+    sin: Tensor
+    picture: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """The prefix block, the question blocks, and what is learnt from them.
+
+    Hidden states of all blocks, flattened and joined in order, are indexed by `rows` [A], whose
+    next tokens are `targets` [A] with `weights` [A]; `level_rows` [B] and `level_targets` [B, 5]
+    are for the score task. `image` is the slice of a prefix row that the picture fills.
+    """
+
+    blocks: tuple[Block, ...]
+    image: slice
+    rows: Tensor
+    targets: Tensor
+    weights: Tensor
+    level_rows: Tensor
+    level_targets: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    example: Example
+    picture: int
+    tail: list[int]
+    answer: list[int]
+
+
+class Packer:
+    """Turns examples into `Packed` blocks, with one tokenizer and one set of prompts.
+
+    Only for prompt sets in which every task has the same words in front of the picture.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prompts: PromptSet) -> None:
+        self._tokenizer = tokenizer
+        self._prompts = prompts
+        self._image = self.id_of(IMAGE_PAD)
+        self._end = self.id_of(IM_END)
+        self.level_ids = torch.tensor([self.id_of(f"\u0120{level}") for level in LEVELS])
+        self.number_ids = torch.tensor([self.id_of(str(n)) for n in range(BOX_SCALE + 1)])
+
+    def id_of(self, token: str) -> int:
+        """The id of a token that must exist."""
+        found = self._tokenizer.token_to_id(token)
+        assert found is not None, token
+        return found
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        return [e.ids for e in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+
+    def _segments(self, examples: Sequence[Sequence[Example]]) -> list[_Segment]:
+        flat = [(picture, example) for picture, row in enumerate(examples) for example in row]
+        tails = self._encode([self._prompts[e.task].tail(**e.fields) for _, e in flat])
+        answers = self._encode([e.answer for _, e in flat])
+        return [
+            _Segment(example, picture, tail, [*answer, self._end])
+            for (picture, example), tail, answer in zip(flat, tails, answers, strict=True)
+            if len(tail) + len(answer) <= LENGTHS[-1]
+        ]
+
+    def pack(self, examples: Sequence[Sequence[Example]], rows: int, columns: int) -> Packed:
+        """Pack each picture's examples; pictures are rows x columns merged tokens."""
+        head = self._encode([self._prompts["score"].head(columns, rows)])[0]
+        prefix = [*head, *([self._image] * (rows * columns))]
+        positions, after = mrope_positions(
+            prefix, image_token=self._image, grid=(2 * rows, 2 * columns), merge_size=2
+        )
+        blocks = [_block(np.tile(prefix, (len(examples), 1)), positions, None)]
+        segments = self._segments(examples)
+        at = blocks[0].ids.numel()
+        learnt: list[tuple[int, int, float]] = []
+        levels: list[tuple[int, tuple[float, ...]]] = []
+        shorter = 0
+        for length in LENGTHS:
+            fitting = [s for s in segments if shorter < len(s.tail) + len(s.answer) - 1 <= length]
+            shorter = length
+            ids = np.zeros((max(_LEAST_ROWS, len(fitting)), length), np.int64)
+            owner = np.zeros(len(ids), np.int64)
+            for row, segment in enumerate(fitting):
+                tokens = [*segment.tail, *segment.answer[:-1]]
+                ids[row, : len(tokens)], owner[row] = tokens, segment.picture
+                first = at + row * length + len(segment.tail) - 1
+                if segment.example.levels is not None:
+                    levels.append((first, segment.example.levels))
+                    continue
+                weight = TASK_WEIGHTS[segment.example.task]
+                learnt += [(first + i, t, weight) for i, t in enumerate(segment.answer)]
+            line = np.broadcast_to(after + np.arange(length), (3, length))
+            blocks.append(_block(ids, np.ascontiguousarray(line), torch.from_numpy(owner)))
+            at += ids.size
+        where, targets, weights = zip(*learnt, strict=True) if learnt else ((), (), ())
+        return Packed(
+            blocks=tuple(blocks),
+            image=slice(len(head), len(prefix)),
+            rows=torch.tensor(where, dtype=torch.long),
+            targets=torch.tensor(targets, dtype=torch.long),
+            weights=torch.tensor(weights),
+            level_rows=torch.tensor([row for row, _ in levels], dtype=torch.long),
+            level_targets=torch.tensor([target for _, target in levels]).view(-1, len(LEVELS)),
+        )
+
+
+def _block(ids: np.ndarray, positions: np.ndarray, picture: Tensor | None) -> Block:
+    cos, sin = mrope_rotary(positions, head_size=HEAD_DIM, sections=MROPE_SECTION, theta=ROPE_THETA)
+    return Block(torch.from_numpy(ids), torch.from_numpy(cos), torch.from_numpy(sin), picture)
