@@ -22,7 +22,7 @@ from export.graphs.decoder import decoder_graph, embedding_table
 from export.graphs.vision import vision_graph
 from export.graphs.write import Advance, write_graph, write_tensor
 from export.parity import measure_parity
-from export.targets import find_target
+from export.targets import Precision, find_target
 from idetex_edge.bundle import (
     MANIFEST,
     TOKENIZER,
@@ -74,14 +74,15 @@ def convert(
     Raises ExportError when the checkpoint, target or destination cannot be used, or when the
     result differs from the checkpoint by more than the precision's limits.
     """
-    found, limits = find_target(target, precision)
+    found, form = find_target(target, precision)
     checkpoint = open_checkpoint(model)
     with _built_beside(output, overwrite) as folder:
-        manifest = _write(checkpoint, folder, target, precision, advance)
+        manifest = _describe(checkpoint, target, precision, form.embedding)
+        _write(checkpoint, folder, form, advance)
         bundle = Bundle(folder, manifest)
         advance("comparing with the checkpoint", 0, 1)
         parity = measure_parity(model, bundle, load_engine(found.engine, bundle), pictures)
-        parity.require(limits)
+        parity.require(form)
         _write_json(folder / PARITY, {"precision": precision} | parity.to_dict())
         files = {path.name: file_facts(path) for path in sorted(folder.iterdir())}
         _write_json(folder / MANIFEST, replace(manifest, files=files).to_dict())
@@ -111,13 +112,11 @@ def _built_beside(output: Path, overwrite: bool) -> Generator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write(
-    checkpoint: Checkpoint, folder: Path, target: str, precision: str, advance: Advance
-) -> Manifest:
-    """Write everything but the proof; the manifest returned does not list files yet."""
+def _describe(checkpoint: Checkpoint, target: str, precision: str, embedding: str) -> Manifest:
+    """Make the manifest, but for the list of files."""
     tokens = _markers(checkpoint)
     source = checkpoint.folder
-    manifest = Manifest(
+    return Manifest(
         name=source.resolve().name,
         family=checkpoint.family,
         target=target,
@@ -130,15 +129,20 @@ def _write(
         stop=tuple(sorted({*checkpoint.stop, tokens[IM_END]})),
         graphs=_GRAPHS,
         embedding=EmbeddingFacts(
-            _EMBEDDING, "float32", (checkpoint.text.vocab, checkpoint.text.hidden)
+            _EMBEDDING, embedding, (checkpoint.text.vocab, checkpoint.text.hidden)
         ),
         files={},
     )
-    shutil.copyfile(source / TOKENIZER, folder / TOKENIZER)
-    embedding = write_tensor(embedding_table(checkpoint), folder, _EMBEDDING)
-    write_graph(vision_graph(checkpoint), folder, _GRAPHS["vision"], advance)
-    write_graph(decoder_graph(checkpoint, embedding), folder, _GRAPHS["decoder"], advance)
-    return manifest
+
+
+def _write(checkpoint: Checkpoint, folder: Path, form: Precision, advance: Advance) -> None:
+    """Write the tokenizer, the graphs and all weights."""
+    shutil.copyfile(checkpoint.folder / TOKENIZER, folder / TOKENIZER)
+    embedding = write_tensor(embedding_table(checkpoint, form.embedding), folder, _EMBEDDING)
+    vision = vision_graph(checkpoint, form.vision)
+    write_graph(vision, folder, _GRAPHS["vision"], advance)
+    decoder = decoder_graph(checkpoint, form.decoder, embedding)
+    write_graph(decoder, folder, _GRAPHS["decoder"], advance)
 
 
 def _markers(checkpoint: Checkpoint) -> dict[str, int]:

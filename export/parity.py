@@ -93,6 +93,11 @@ class Parity:
                 f"vision features have cosine {self.vision_cosine:.7f} with the checkpoint's, "
                 f"under the limit of {limits.vision_cosine}; the bundle was not written"
             )
+        if not self.top1_agreement >= limits.top1_agreement:
+            raise ExportError(
+                f"only {self.top1_agreement:.1%} of tokens agree with the checkpoint's, under the "
+                f"limit of {limits.top1_agreement:.0%}; the bundle was not written"
+            )
 
 
 def photographs(folder: Path | None) -> Iterator[tuple[str, Image.Image]]:

@@ -11,10 +11,19 @@ from idetex_edge.errors import ExportError
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """Limits of parity: the largest relative logits error, the smallest vision cosine."""
+    """How weights are stored, and the limits of parity with the checkpoint.
 
+    vision, decoder: names in `export.graphs.matrices.MATRICES`. embedding: numpy type of the
+    embedding table and output matrix. logits_error: largest max|a - b| / max|b|. vision_cosine:
+    smallest of any token. top1_agreement: smallest share of steps at which both say the same token.
+    """
+
+    vision: str
+    decoder: str
+    embedding: str
     logits_error: float
     vision_cosine: float
+    top1_agreement: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +37,10 @@ class Target:
 TARGETS: Final[Mapping[str, Target]] = {
     "onnx-cpu": Target(
         engine="onnx:cpu",
-        precisions={"fp32": Precision(logits_error=1e-4, vision_cosine=0.999999)},
+        precisions={
+            "fp32": Precision("float32", "float32", "float32", 1e-4, 0.999999, 0.99),
+            "int8": Precision("dynamic_int8", "block_int8", "float16", 0.1, 0.99, 0.95),
+        },
     ),
 }
 

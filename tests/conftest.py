@@ -14,6 +14,14 @@ def quiet(stage: str, done: int, total: int) -> None:
     """Report no progress."""
 
 
+def to_bundle(
+    model: Path, output: Path, precision: str = "fp32", *, overwrite: bool = False
+) -> Path:
+    """Convert a checkpoint for onnx-cpu, proving it on scikit-image's photographs."""
+    convert(model, output, "onnx-cpu", precision, pictures=None, overwrite=overwrite, advance=quiet)
+    return output
+
+
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Qwen2.5-VL with a tokenizer that knows every marker; read only."""
@@ -23,17 +31,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_bundle_path(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny checkpoint's FP32 bundle for onnx-cpu; read only."""
-    output = tmp_path_factory.mktemp("bundles") / "tiny"
-    convert(
-        tiny_checkpoint,
-        output,
-        "onnx-cpu",
-        "fp32",
-        pictures=None,
-        overwrite=False,
-        advance=quiet,
-    )
-    return output
+    return to_bundle(tiny_checkpoint, tmp_path_factory.mktemp("bundles") / "tiny")
 
 
 @pytest.fixture(scope="session")

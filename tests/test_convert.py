@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
-from conftest import quiet
+from conftest import to_bundle
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from export.__main__ import app
-from export.convert import convert
 from export.parity import Parity, PictureParity, photographs
 from export.targets import TARGETS, find_target
+from idetex_edge.bundle import Bundle, open_bundle
 from idetex_edge.errors import ExportError
 
 Save = Callable[[Path], Path]
@@ -49,12 +49,24 @@ def qwen2_vl_of_odd_shape(folder: Path) -> Path:
     "save", [seven_groups_untied_wide_vision_heads, wide_text_heads, qwen2_vl_of_odd_shape]
 )
 def test_odd_shapes_say_what_transformers_says(save: Save, tmp_path: Path) -> None:
-    bundle = run(save(tmp_path / "model"), tmp_path / "bundle")
+    bundle = to_bundle(save(tmp_path / "model"), tmp_path / "bundle")
     parity = json.loads((bundle / "parity.json").read_text())
     assert parity["logits_error"] <= 1e-4
     assert parity["vision_cosine"] > 0.999999
     assert parity["steps"] == 64
     assert len({tuple(p["grid"]) for p in parity["pictures"]}) == 3
+
+
+def test_int8_is_small_and_close(
+    tiny_checkpoint: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    small = open_bundle(to_bundle(tiny_checkpoint, tmp_path / "int8", "int8")).manifest
+    assert small.embedding.dtype == "float16"
+    sizes = [sum(f.bytes for f in m.files.values()) for m in (small, tiny_bundle.manifest)]
+    assert sizes[0] < 0.4 * sizes[1]
+    parity = json.loads((tmp_path / "int8" / "parity.json").read_text())
+    assert parity["logits_error"] < 0.05
+    assert parity["vision_cosine"] > 0.999
 
 
 def test_tied_output_matrix_is_stored_once(tiny_bundle_path: Path) -> None:
@@ -89,13 +101,13 @@ def test_existing_outputs_are_replaced_only_on_request(
 ) -> None:
     bundle = Path(shutil.copytree(tiny_bundle_path, tmp_path / "bundle"))
     with pytest.raises(ExportError, match="pass --overwrite"):
-        run(tiny_checkpoint, bundle)
+        to_bundle(tiny_checkpoint, bundle)
     (bundle / "stray").write_text("")
-    run(tiny_checkpoint, bundle, overwrite=True)
+    to_bundle(tiny_checkpoint, bundle, overwrite=True)
     assert not (bundle / "stray").exists()
     (bundle / "manifest.json").unlink()
     with pytest.raises(ExportError, match="not a bundle"):
-        run(tiny_checkpoint, bundle, overwrite=True)
+        to_bundle(tiny_checkpoint, bundle, overwrite=True)
 
 
 def test_failures_leave_nothing_behind(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -109,7 +121,7 @@ def test_failures_leave_nothing_behind(tiny_checkpoint: Path, tmp_path: Path) ->
         change()
         save_file(tensors, broken / "model.safetensors")
         with pytest.raises(ExportError, match=says):
-            run(broken, tmp_path / "out")
+            to_bundle(broken, tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["in"]
 
 
@@ -132,13 +144,13 @@ def test_incomplete_checkpoints(
     else:
         (broken / file).write_text(text)
     with pytest.raises(ExportError, match=says):
-        run(broken, tmp_path / "out")
+        to_bundle(broken, tmp_path / "out")
 
 
 def test_unknown_targets_and_precisions(tiny_checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=f"known are {', '.join(TARGETS)}"):
         find_target("toaster", "fp32")
-    with pytest.raises(ExportError, match="'fp3'; it has fp32"):
+    with pytest.raises(ExportError, match="'fp3'; it has fp32, int8"):
         find_target("onnx-cpu", "fp3")
 
 
@@ -148,9 +160,3 @@ def test_command_line(tiny_checkpoint: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "qwen2_5_vl for onnx-cpu, fp32" in result.output
     assert (tmp_path / "out" / "manifest.json").is_file()
-
-
-def run(model: Path, output: Path, *, overwrite: bool = False) -> Path:
-    return convert(
-        model, output, "onnx-cpu", "fp32", pictures=None, overwrite=overwrite, advance=quiet
-    ).path

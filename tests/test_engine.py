@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from conftest import to_bundle
 
 from idetex_edge import engines
-from idetex_edge.bundle import Bundle
+from idetex_edge.bundle import Bundle, open_bundle
 from idetex_edge.engines import Engine, Sequence, load_engine
 from idetex_edge.errors import EngineError, RequestError
 
@@ -88,6 +90,16 @@ def test_running_past_capacity_grows(tiny_engine: Engine) -> None:
     for token in ids:
         got, expected = (tiny_engine.decode(s, [token, token + 1]) for s in (small, roomy))
         assert_close(got, expected)
+
+
+def test_int8_answers_do_not_depend_on_the_batch(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    bundle = open_bundle(to_bundle(tiny_checkpoint, tmp_path / "int8", "int8"))
+    engine = load_engine("onnx", bundle, threads=1)
+    ids = list(range(10, 40))
+    start = prompt(engine, ids)
+    together = engine.decode(engine.fork(start, 3, 64), [5, 6, 7])
+    for token, got in zip([5, 6, 7], together, strict=True):
+        assert_close(got, engine.decode(engine.fork(start, 1, 64), [token])[0])
 
 
 def test_more_forks_than_slots(tiny_engine: Engine) -> None:

@@ -30,15 +30,14 @@ from onnxscript import GraphBuilder, OpBuilder, nn
 
 from export.checkpoint import Checkpoint
 from export.graphs.layers import (
-    CONTRIB,
     IR_VERSION,
     OPSETS,
     GatedMlp,
     Linear,
     Norm,
-    parameter,
-    tensor,
+    Source,
 )
+from export.graphs.matrices import CONTRIB, Rows, parameter
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +57,13 @@ _Cache = tuple[ir.Value, ir.Value]
 class _Attention(nn.Module):
     """Packed projection and attention over the cache; the output projection is the layer's."""
 
-    def __init__(self, checkpoint: Checkpoint, name: str) -> None:
+    def __init__(self, checkpoint: Checkpoint, source: Source, name: str) -> None:
         super().__init__()
-        facts, weights = checkpoint.text, checkpoint.weights
+        facts = checkpoint.text
         self.heads, self.kv_heads = facts.heads, facts.kv_heads
         outputs = (facts.heads + 2 * facts.kv_heads) * facts.head_dim
         names = [f"{name}.{part}_proj" for part in "qkv"]
-        self.qkv = Linear(weights, names, facts.hidden, outputs, bias=True)
+        self.qkv = Linear(source, names, facts.hidden, outputs, bias=True)
 
     def forward(
         self, op: OpBuilder, x: ir.Value, past: _Cache, step: _Step
@@ -83,17 +82,17 @@ class _Attention(nn.Module):
 
 
 class _Layer(nn.Module):
-    def __init__(self, checkpoint: Checkpoint, index: int) -> None:
+    def __init__(self, checkpoint: Checkpoint, source: Source, index: int) -> None:
         super().__init__()
-        facts, weights, name = checkpoint.text, checkpoint.weights, f"text.layers.{index}"
+        facts, name = checkpoint.text, f"text.layers.{index}"
         size, epsilon = facts.hidden, checkpoint.norm_epsilon
         self.last = index == facts.layers - 1
-        self.norm = Norm(weights, f"{name}.input_layernorm", size, epsilon)
-        self.attention = _Attention(checkpoint, f"{name}.self_attn")
-        self.out = Linear(weights, [f"{name}.self_attn.o_proj"], size, size, bias=False)
-        self.mlp_norm = Norm(weights, f"{name}.post_attention_layernorm", size, epsilon)
+        self.norm = Norm(source, f"{name}.input_layernorm", size, epsilon)
+        self.attention = _Attention(checkpoint, source, f"{name}.self_attn")
+        self.out = Linear(source, [f"{name}.self_attn.o_proj"], size, size, bias=False)
+        self.mlp_norm = Norm(source, f"{name}.post_attention_layernorm", size, epsilon)
         self.mlp = GatedMlp(
-            weights,
+            source,
             f"{name}.mlp",
             size,
             facts.intermediate,
@@ -114,16 +113,12 @@ class _Layer(nn.Module):
 
 
 class _Decoder(nn.Module):
-    def __init__(self, checkpoint: Checkpoint, embedding: ir.TensorProtocol) -> None:
+    def __init__(self, checkpoint: Checkpoint, source: Source, head: ir.TensorProtocol) -> None:
         super().__init__()
-        facts, weights = checkpoint.text, checkpoint.weights
-        self.layers = nn.ModuleList([_Layer(checkpoint, i) for i in range(facts.layers)])
-        self.norm = Norm(weights, "text.norm", facts.hidden, checkpoint.norm_epsilon)
-        self.head = parameter(
-            embedding
-            if checkpoint.tied
-            else tensor(weights, ["head.weight"], (facts.vocab, facts.hidden))
-        )
+        facts = checkpoint.text
+        self.layers = nn.ModuleList([_Layer(checkpoint, source, i) for i in range(facts.layers)])
+        self.norm = Norm(source, "text.norm", facts.hidden, checkpoint.norm_epsilon)
+        self.head = parameter(head)
 
     def forward(
         self, op: OpBuilder, embeddings: ir.Value, past: list[_Cache], step: _Step
@@ -133,22 +128,26 @@ class _Decoder(nn.Module):
             x, residual, cache = layer(op, x, residual, cache, step)
             present.append(cache)
         normed, _ = self.norm(op, x, residual)
-        return op.Gemm(normed, self.head, transB=1), present
+        half = self.head.dtype != ir.DataType.FLOAT
+        head = op.Cast(self.head, to=ir.DataType.FLOAT) if half else self.head
+        return op.Gemm(normed, head, transB=1), present
 
 
-def embedding_table(checkpoint: Checkpoint) -> ir.LazyTensor:
-    """Describe the token embeddings, float32 [vocab, hidden]."""
-    facts = checkpoint.text
-    names = ["text.embed_tokens.weight"]
-    return tensor(checkpoint.weights, names, (facts.vocab, facts.hidden))
+def embedding_table(checkpoint: Checkpoint, dtype: str) -> ir.LazyTensor:
+    """Describe the token embeddings, [vocab, hidden] of a numpy float type."""
+    return _vocabulary_rows(checkpoint, "text.embed_tokens.weight", dtype)
 
 
-def decoder_graph(checkpoint: Checkpoint, embedding: ir.TensorProtocol) -> ir.Model:
-    """Build the decoder graph of a checkpoint.
+def decoder_graph(checkpoint: Checkpoint, matrices: str, embedding: ir.TensorProtocol) -> ir.Model:
+    """Build the decoder graph of a checkpoint, its matrices in a form that `MATRICES` names.
 
-    `embedding` is the embedding table as it was written; a tied output matrix refers to it instead
-    of being stored again. Raises ExportError when the checkpoint's tensors do not fit.
+    `embedding` is the embedding table as it was written. The output matrix has its type, and where
+    the two are tied refers to it instead of being stored again; it is multiplied by in FP32, since
+    scores are read from logits. Raises ExportError when the checkpoint's tensors do not fit its
+    config.json.
     """
+    dtype = embedding.dtype.numpy().name
+    head = embedding if checkpoint.tied else _vocabulary_rows(checkpoint, "head.weight", dtype)
     facts = checkpoint.text
     graph = ir.Graph([], [], nodes=[], name="decoder", opset_imports=OPSETS)
     builder = GraphBuilder(graph)
@@ -171,12 +170,18 @@ def decoder_graph(checkpoint: Checkpoint, embedding: ir.TensorProtocol) -> ir.Mo
         )
         for i in range(facts.layers)
     ]
-    logits, present = _Decoder(checkpoint, embedding)(builder.op, embeddings, past, step)
+    decoder = _Decoder(checkpoint, Source(checkpoint.weights, matrices), head)
+    logits, present = decoder(builder.op, embeddings, past, step)
     _output(builder, logits, "logits", ["batch", facts.vocab])
     for i, (key, value) in enumerate(present):
         _output(builder, key, f"present_key_{i}", shape)
         _output(builder, value, f"present_value_{i}", shape)
     return ir.Model(graph, ir_version=IR_VERSION)
+
+
+def _vocabulary_rows(checkpoint: Checkpoint, name: str, dtype: str) -> ir.LazyTensor:
+    facts = checkpoint.text
+    return Rows(checkpoint.weights, [name], (facts.vocab, facts.hidden)).lazy(dtype)
 
 
 def _output(builder: GraphBuilder, value: ir.Value, name: str, shape: list[int | str]) -> None:

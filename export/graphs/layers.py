@@ -1,77 +1,33 @@
-"""The layers that both graphs are made of, in ONNX Runtime's fused forms.
-
-Parameters are lazy: each one reads, converts and packs its checkpoint tensors when the graph is
-written, so no more than one is in memory at a time.
-"""
+"""The layers that both graphs are made of, in ONNX Runtime's fused forms."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Final, Protocol
+from dataclasses import dataclass
+from typing import Final
 
-import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 from onnxscript import OpBuilder, nn
 
+from export.graphs.matrices import CONTRIB, MATRICES, Rows, WeightSource, parameter
 from idetex_edge.errors import ExportError
 
-CONTRIB: Final = "com.microsoft"
 OPSETS: Final = {"": 23, CONTRIB: 1}
 IR_VERSION: Final = 10
 
 
-class WeightSource(Protocol):
-    """Where tensors come from (see `export.checkpoint.Weights`)."""
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a graph's weights come from, and how its matrices are stored (see `MATRICES`)."""
 
-    def __contains__(self, name: str) -> bool: ...
+    weights: WeightSource
+    matrices: str
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Give a tensor's shape without reading it."""
-        ...
-
-    def read(self, name: str) -> npt.NDArray[np.float32]:
-        """Read one tensor as float32."""
-        ...
-
-
-def tensor(
-    weights: WeightSource,
-    names: Sequence[str],
-    shape: Sequence[int],
-    *,
-    transpose: bool = False,
-    share: tuple[int, int] = (0, 1),
-) -> ir.LazyTensor:
-    """Describe a float32 tensor of the given shape: the named ones joined along their first axis.
-
-    `share` = (i, n) takes the i-th of n equal parts of the first axis. Axes behind the first are
-    flattened into one where `shape` has two entries; `transpose` then stores [inputs, outputs],
-    the layout that MatMul reads. Raises ExportError when the shapes in the checkpoint are not
-    those that its config.json implies.
-    """
-    index, shares = share
-    stored = tuple(reversed(shape)) if transpose else tuple(shape)
-    whole = (stored[0] * shares, math.prod(stored[1:]))
-    shapes = [weights.shape(name) for name in names]
-    if {math.prod(s[1:]) for s in shapes} != {whole[1]} or sum(s[0] for s in shapes) != whole[0]:
-        raise ExportError(
-            f"tensor {names[0]} has shape {list(shapes[0])}, which does not fit config.json; "
-            "the checkpoint's files are not of one model"
-        )
-
-    def read() -> ir.TensorProtocol:
-        rows = np.concatenate([weights.read(name) for name in names]).reshape(whole)
-        part = rows[index * stored[0] : (index + 1) * stored[0]].reshape(stored)
-        return ir.tensor(np.ascontiguousarray(part.T if transpose else part))
-
-    return ir.LazyTensor(read, dtype=ir.DataType.FLOAT, shape=ir.Shape(shape), name=names[0])
-
-
-def parameter(data: ir.TensorProtocol) -> nn.Parameter:
-    """Make a parameter that holds a tensor."""
-    return nn.Parameter(data.shape.numpy(), data=data)
+    def vector(
+        self, names: Sequence[str], size: int, share: tuple[int, int] = (0, 1)
+    ) -> nn.Parameter:
+        """Make a float32 parameter [size] of the named vectors, joined, or of a share of them."""
+        return parameter(Rows(self.weights, names, (size,), share).lazy())
 
 
 class Linear(nn.Module):
@@ -82,7 +38,7 @@ class Linear(nn.Module):
 
     def __init__(
         self,
-        weights: WeightSource,
+        source: Source,
         names: Sequence[str],
         inputs: int,
         outputs: int,
@@ -93,15 +49,13 @@ class Linear(nn.Module):
         super().__init__()
         matrices = [f"{name}.weight" for name in names]
         biases = [f"{name}.bias" for name in names]
-        self.weight = parameter(
-            tensor(weights, matrices, (inputs, outputs), transpose=True, share=share)
-        )
-        self.bias = parameter(tensor(weights, biases, (outputs,), share=share)) if bias else None
+        rows = Rows(source.weights, matrices, (outputs, inputs), share)
+        self.matrix = MATRICES[source.matrices](rows)
+        self.bias = source.vector(biases, outputs, share) if bias else None
 
     def forward(self, op: OpBuilder, x: ir.Value) -> ir.Value:
-        """Multiply [.., inputs] to [.., outputs]."""
-        product = op.MatMul(x, self.weight)
-        return product if self.bias is None else op.Add(product, self.bias)
+        """Map [.., inputs] to [.., outputs]."""
+        return self.matrix(op, x, self.bias)
 
 
 class Norm(nn.Module):
@@ -111,12 +65,12 @@ class Norm(nn.Module):
     residual is None.
     """
 
-    def __init__(self, weights: WeightSource, name: str, size: int, epsilon: float) -> None:
+    def __init__(self, source: Source, name: str, size: int, epsilon: float) -> None:
         super().__init__()
         self.epsilon = epsilon
-        self.weight = parameter(tensor(weights, [f"{name}.weight"], (size,)))
-        has_bias = f"{name}.bias" in weights
-        self.bias = parameter(tensor(weights, [f"{name}.bias"], (size,))) if has_bias else None
+        self.weight = source.vector([f"{name}.weight"], size)
+        has_bias = f"{name}.bias" in source.weights
+        self.bias = source.vector([f"{name}.bias"], size) if has_bias else None
 
     def forward(
         self, op: OpBuilder, x: ir.Value, residual: ir.Value | None = None
@@ -156,7 +110,7 @@ class GatedMlp(nn.Module):
 
     def __init__(
         self,
-        weights: WeightSource,
+        source: Source,
         name: str,
         size: int,
         inner: int,
@@ -166,9 +120,9 @@ class GatedMlp(nn.Module):
     ) -> None:
         super().__init__()
         self.activation = activation
-        self.gate = Linear(weights, [f"{name}.gate_proj"], size, inner, bias=bias)
-        self.up = Linear(weights, [f"{name}.up_proj"], size, inner, bias=bias)
-        self.down = Linear(weights, [f"{name}.down_proj"], inner, size, bias=bias)
+        self.gate = Linear(source, [f"{name}.gate_proj"], size, inner, bias=bias)
+        self.up = Linear(source, [f"{name}.up_proj"], size, inner, bias=bias)
+        self.down = Linear(source, [f"{name}.down_proj"], inner, size, bias=bias)
 
     def forward(self, op: OpBuilder, x: ir.Value) -> ir.Value:
         """Map [.., size] to [.., size]."""
@@ -182,15 +136,15 @@ class PlainMlp(nn.Module):
 
     def __init__(
         self,
-        weights: WeightSource,
+        source: Source,
         names: tuple[str, str],
         sizes: tuple[int, int, int],
         activation: str,
     ) -> None:
         super().__init__()
         self.activation = activation
-        self.inner = Linear(weights, names[:1], sizes[0], sizes[1], bias=True)
-        self.outer = Linear(weights, names[1:], sizes[1], sizes[2], bias=True)
+        self.inner = Linear(source, names[:1], sizes[0], sizes[1], bias=True)
+        self.outer = Linear(source, names[1:], sizes[1], sizes[2], bias=True)
 
     def forward(self, op: OpBuilder, x: ir.Value) -> ir.Value:
         """Map [.., sizes[0]] to [.., sizes[2]]."""

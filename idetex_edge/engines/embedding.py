@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 
 from idetex_edge.bundle import Bundle
 from idetex_edge.errors import BundleError, RequestError
+
+_TYPES: Final = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
 
 
 class EmbeddingTable:
@@ -17,13 +21,15 @@ class EmbeddingTable:
         facts = bundle.manifest.embedding
         text = bundle.manifest.text
         expected = (text.vocab, text.hidden)
-        if facts.dtype != "float32" or facts.shape != expected:
+        if facts.dtype not in _TYPES or facts.shape != expected:
             raise BundleError(
-                f"embedding table {facts.dtype} {list(facts.shape)} is not a float32 "
+                f"embedding table {facts.dtype} {list(facts.shape)} is not {' or '.join(_TYPES)} "
                 f"{list(expected)}; export the bundle again"
             )
         try:
-            self._table = np.memmap(bundle.file(facts.file), np.dtype("<f4"), "r", shape=expected)
+            self._table = np.memmap(
+                bundle.file(facts.file), _TYPES[facts.dtype], "r", shape=expected
+            )
         except (OSError, ValueError) as error:
             raise BundleError(
                 f"cannot map {facts.file}: {error}; export the bundle again"
@@ -37,4 +43,4 @@ class EmbeddingTable:
                 f"token ids {ids.min()}..{ids.max()} go beyond the vocabulary of "
                 f"{len(self._table)}; use this bundle's tokenizer"
             )
-        return np.asarray(self._table[ids])
+        return self._table[ids].astype(np.float32)
