@@ -34,8 +34,11 @@ def convert(
     overwrite: Annotated[bool, typer.Option(help="Replace an existing bundle.")] = False,
 ) -> None:
     """Convert a checkpoint into a bundle and prove that it says the same."""
+    from transformers.utils import logging
+
     from export.convert import convert
 
+    logging.disable_progress_bar()
     with Progress(transient=True, console=Console(stderr=True)) as progress:
         tasks: dict[str, int] = {}
 

@@ -107,7 +107,7 @@ def _built_beside(output: Path, overwrite: bool) -> Generator[Path]:
             shutil.rmtree(output)
         folder.replace(output)
     except OSError as error:
-        raise ExportError(f"cannot write {output}: {error}") from None
+        raise ExportError(f"cannot make {output}: {error}") from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -123,7 +123,7 @@ def _describe(checkpoint: Checkpoint, target: str, precision: str, embedding: st
         precision=precision,
         text=checkpoint.text,
         vision=checkpoint.vision,
-        preprocessor=_preprocessor(source),
+        preprocessor=_preprocessor(checkpoint),
         prompts=_prompts(source),
         tokens=tokens,
         stop=tuple(sorted({*checkpoint.stop, tokens[IM_END]})),
@@ -168,11 +168,19 @@ def _markers(checkpoint: Checkpoint) -> dict[str, int]:
     return tokens
 
 
-def _preprocessor(source: Path) -> Preprocessor:
+def _preprocessor(checkpoint: Checkpoint) -> Preprocessor:
+    file = "preprocessor_config.json"
     try:
-        return Preprocessor.from_dict(read_json(source / "preprocessor_config.json"))
+        found = Preprocessor.from_dict(read_json(checkpoint.folder / file))
     except BundleError as error:
-        raise ExportError(f"preprocessor_config.json: {error}") from None
+        raise ExportError(f"{file}: {error}") from None
+    facts = checkpoint.vision
+    theirs = (found.patch_size, found.merge_size, found.temporal_patch_size)
+    if theirs != (facts.patch, facts.merge, facts.temporal):
+        raise ExportError(
+            f"{file} and config.json disagree on the sizes of patches; they are not of one model"
+        )
+    return found
 
 
 def _prompts(source: Path) -> PromptSet:

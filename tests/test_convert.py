@@ -21,6 +21,7 @@ from idetex_edge.bundle import Bundle, open_bundle
 from idetex_edge.errors import ExportError
 
 Save = Callable[[Path], Path]
+OTHER_PATCHES = json.dumps(tiny.PREPROCESSOR | {"patch_size": 16})
 
 
 def seven_groups_untied_wide_vision_heads(folder: Path) -> Path:
@@ -132,6 +133,7 @@ def test_failures_leave_nothing_behind(tiny_checkpoint: Path, tmp_path: Path) ->
         ("tokenizer.json", "{}", "cannot read"),
         ("preprocessor_config.json", None, "no preprocessor_config"),
         ("preprocessor_config.json", "{}", "preprocessing lacks"),
+        ("preprocessor_config.json", OTHER_PATCHES, "disagree on the sizes of patches"),
         ("prompts.json", "{}", "prompts must define"),
     ],
 )

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -156,3 +158,11 @@ def test_auto_passes_over_engines_that_fail(
     monkeypatch.setattr(engines, "ENGINES", {"card": broken})
     with pytest.raises(EngineError, match="no engine works"):
         load_engine("auto", tiny_bundle)
+
+
+def test_naming_engines_loads_no_runtime() -> None:
+    code = (
+        "import sys, idetex_edge.engines, idetex_edge.bundle;"
+        "sys.exit(any(m in sys.modules for m in ('onnxruntime', 'torch', 'transformers', 'onnx')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
