@@ -106,8 +106,12 @@ def photographs(folder: Path | None) -> Iterator[tuple[str, Image.Image]]:
     Raises ExportError when there is none.
     """
     if folder is None:
-        from skimage import data
-
+        try:
+            from skimage import data
+        except ImportError:
+            raise ExportError(
+                "parity needs photographs: pass --pictures FOLDER or install scikit-image"
+            ) from None
         for name, size in _FROM_SKIMAGE:
             yield name, Image.fromarray(getattr(data, name)()).resize(size)
         return
