@@ -60,7 +60,7 @@ class OnnxEngine:
 
     def _session(self, graph: str) -> ort.InferenceSession:
         options = ort.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # What fails is raised, once, by us.
         options.intra_op_num_threads = self._threads or 0
         # Threads that spin while idle take cores (and power) from the other session and from other
         # programs: on a busy machine everything runs at half the speed.
