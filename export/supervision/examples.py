@@ -1,6 +1,7 @@
 """All the questions asked about one pooled picture in one training step."""
 
 from random import Random
+from typing import Final
 
 from export.supervision import choices
 from export.supervision.descriptions import brief_description, full_description
@@ -11,6 +12,11 @@ from export.supervision.truths import mirror
 from export.training.pool import Record
 
 
+_DESCRIBED: Final = 0.6
+_BRIEFED: Final = 0.15
+"""How often a picture is described: the long answers cost the most and teach the least each."""
+
+
 def score_example(mos: float) -> Example:
     """The level, with its neighbours' probabilities."""
     return Example("score", f" {level_of(mos)}", levels=level_probabilities(mos))
@@ -19,7 +25,7 @@ def score_example(mos: float) -> Example:
 def examples_for(
     record: Record, mirrored: tuple[bool, bool], random: Random, questions: int = 8
 ) -> list[Example]:
-    """One of each task, two regions, and up to `questions` multiple-choice questions."""
+    """The score, all boxes, one type, two regions, often a description, and up to `questions` multiple-choice questions."""
     truths = mirror(record.truths, *mirrored)
     mos = pseudo_mos(record)
     level = level_of(mos)
@@ -30,9 +36,10 @@ def examples_for(
         region_perception(truths, random),
         region_perception(truths, random),
         location(truths, random),
-        full_description(truths, looks, level, random),
     ]
-    if random.random() < 0.3:
+    if random.random() < _DESCRIBED:
+        found.append(full_description(truths, looks, level, random))
+    if random.random() < _BRIEFED:
         found.append(brief_description(truths, looks, level))
     for _ in range(questions):
         example = random.choice(choices.CHOICES)(truths, random)

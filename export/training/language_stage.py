@@ -122,7 +122,7 @@ def check(student: Student, packer: Packer, losses: Losses, pool: Path) -> dict[
     totals = {"loss": 0.0, "token": 0.0, "choice": 0.0}
     tokens = choices = 0.0
     letters = torch.tensor([packer.id_of(letter) for letter in "ABCD"])
-    batches = 10
+    batches = 5
     for batch in islice(Batches(pool, _PICTURE_BUDGET, seed=5), batches):
         packed = _pack(packer, batch, random)
         with torch.autocast("cpu", torch.bfloat16):

@@ -9,7 +9,7 @@ import torch
 
 _WARMUP: Final = 0.02
 _FLOOR: Final = 0.03
-_CHECK_SECONDS: Final = 240.0
+_CHECK_SECONDS: Final = 300.0
 
 
 class Progress:

@@ -1,0 +1,112 @@
+"""The whole recipe, one command: photographs in, a checkpoint out.
+
+A run folder holds every stage's state, so that the same command goes on where it was stopped:
+`pool/` and `checks/` (spoiled pictures), `tokenizer.json`, `vision.pt`, `model.pt`, logs, and at
+last `checkpoint/`.
+"""
+
+import json
+from collections.abc import Iterator
+from multiprocessing import get_context
+from pathlib import Path
+from random import Random
+from typing import Final
+
+import torch
+from tokenizers import Tokenizer
+
+from export.student.tokenizer import train_tokenizer
+from export.supervision.examples import examples_for
+from export.training.checkpoint import write_checkpoint
+from export.training.language_stage import train_language
+from export.training.photos import clean_photos, list_photos, scored_photos
+from export.training.pool import SHARD, Record, Shard, shard_folders, write_shard
+from export.training.scored import ScoredBatches
+from export.training.vision_stage import train_vision
+from idetex_edge.prompts import PromptSet
+
+PROMPTS: Final = Path(__file__).parents[1] / "prompts" / "nano.json"
+CHECKS: Final = {"seen": False, "unseen": True}
+"""Validation pools, on held-out photographs: with trained causes, and with held-out ones."""
+
+_VISION_SHARE: Final = 0.3
+_CHECK_SHARDS: Final = 8
+_CHECK_SEED: Final = 900_000
+_FIRST_SHARDS: Final = 60
+_SCORED_BATCH: Final = 4
+_TOKENIZER_SHARDS: Final = 80
+
+
+def _spoil_on(photos: Path, pool: Path, shards: int) -> None:
+    """Fill a pool up to so many shards; runs in a process of its own, one thread."""
+    torch.set_num_threads(1)
+    clean = clean_photos(list_photos(photos), held_out=False)
+    have = {int(folder.name.split("_")[0]) for folder in shard_folders(pool)}
+    for seed in range(shards):
+        if seed not in have:
+            write_shard(pool, clean, photos, seed, held_out=False)
+
+
+def _make_checks(photos: Path, run: Path) -> dict[str, Path]:
+    clean = clean_photos(list_photos(photos), held_out=True)
+    pools = {name: run / "checks" / name for name in CHECKS}
+    for name, held_out_causes in CHECKS.items():
+        pools[name].mkdir(parents=True, exist_ok=True)
+        have = {int(folder.name.split("_")[0]) for folder in shard_folders(pools[name])}
+        for seed in range(_CHECK_SEED, _CHECK_SEED + _CHECK_SHARDS):
+            if seed not in have:
+                write_shard(pools[name], clean, photos, seed, held_out_causes)
+    return pools
+
+
+def _said(pool: Path, prompts: PromptSet) -> Iterator[str]:
+    random = Random(0)
+    for folder in shard_folders(pool)[:_TOKENIZER_SHARDS]:
+        records: tuple[Record, ...] = Shard.open(folder).records
+        for record in records:
+            for example in examples_for(record, (False, False), random):
+                yield prompts[example.task].tail(**example.fields) + example.answer
+    yield prompts["score"].head(10, 10)
+
+
+def train(
+    preset: str, photos: Path, run: Path, minutes: float, pictures: int, texts: list[Path]
+) -> Path:
+    """Train a preset for so many minutes in all; returns the checkpoint's folder.
+
+    `photos` is a folder with a SOURCES.tsv (see `photos.py`); `pictures` how many are spoiled for
+    the pool; `texts` are files whose words the tokenizer should know besides our own.
+    """
+    pool = run / "pool"
+    pool.mkdir(parents=True, exist_ok=True)
+    prompts = PromptSet.from_dict(json.loads(PROMPTS.read_text()))
+    context = get_context("spawn")
+    _spoil_on(photos, pool, _FIRST_SHARDS)
+    spoiler = context.Process(
+        target=_spoil_on, args=(photos, pool, -(-pictures // SHARD)), daemon=True
+    )
+    spoiler.start()
+    checks = _make_checks(photos, run)
+    vocabulary = run / "tokenizer.json"
+    if not vocabulary.exists():
+        more = [path.read_text() for path in texts]
+        train_tokenizer([*_said(pool, prompts), *more]).save(str(vocabulary))
+    tokenizer = Tokenizer.from_file(str(vocabulary))
+    train_vision(preset, pool, checks, run, minutes * _VISION_SHARE)
+    scored = ScoredBatches(
+        scored_photos(list_photos(photos), held_out=False), _SCORED_BATCH, seed=1
+    )
+    train_language(
+        preset,
+        tokenizer,
+        prompts,
+        pool,
+        scored,
+        checks,
+        run,
+        minutes * (1 - _VISION_SHARE),
+    )
+    spoiler.terminate()
+    output = run / "checkpoint"
+    write_checkpoint(preset, tokenizer, prompts, run / "model.pt", output)
+    return output

@@ -1,0 +1,233 @@
+"""Training's fast forwards equal Hugging Face's, its tokenizer keeps its promises, runs resume."""
+
+import json
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from PIL import Image
+from tokenizers import Tokenizer
+from torch import Tensor
+from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
+
+from export.student.architecture import PRESETS, configure, create
+from export.student.dct import dct_patch_kernels
+from export.student.tokenizer import SPECIAL_TOKENS, special_ids, train_tokenizer, write_tokenizer
+from export.supervision.example import Example
+from export.supervision.examples import examples_for
+from export.training.averaging import Average
+from export.training.batched_language import hidden_states
+from export.training.batched_vision import encode
+from export.training.batches import Batches, normalise
+from export.training.checkpoint import write_checkpoint
+from export.training.dense_head import cell_auc
+from export.training.language_stage import train_language
+from export.training.packing import LENGTHS, Packer
+from export.training.photos import list_photos
+from export.training.pool import Record, Shard, shard_folders, write_shard
+from export.training.scored import ScoredBatches
+from export.training.train import PROMPTS
+from export.training.vision_stage import train_vision
+from idetex_edge.positions import mrope_positions
+from idetex_edge.preprocess import Preprocessor
+from idetex_edge.prompts import PromptSet
+
+
+@pytest.fixture(scope="module")
+def prompts() -> PromptSet:
+    return PromptSet.from_dict(json.loads(PROMPTS.read_text()))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(prompts: PromptSet) -> Tokenizer:
+    texts = [prompt.system + prompt.question for prompt in prompts.prompts.values()]
+    levels = " bad poor fair good excellent"
+    return train_tokenizer([*texts, levels * 40], words=200)
+
+
+@pytest.fixture(scope="module")
+def student(tokenizer: Tokenizer) -> Qwen2_5_VLForConditionalGeneration:
+    config = configure(PRESETS["nano"], special_ids(tokenizer), tokenizer.get_vocab_size())
+    return create(config).eval()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    names = {
+        "clean/a/astronaut.png": (skimage.data.astronaut(), ""),
+        "clean/a/chelsea.png": (skimage.data.chelsea(), "0.8"),
+        "clean/cid22/coffee.png": (skimage.data.coffee(), ""),
+        "scored/b/rocket.png": (skimage.data.rocket()[:256, :256], "0.7"),
+        "scored/b/cat.png": (skimage.data.chelsea()[:256, :256], "0.6"),
+    }
+    lines = ["file\tsource\tlicence\tsize\tmos_0_1"]
+    for name, (array, mos) in names.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(array).save(path)
+        lines.append(f"{name}\t{name.split('/')[1]}\tCC0\t\t{mos}")
+    (folder / "SOURCES.tsv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize(("height", "width"), [(224, 224), (252, 364), (84, 56), (28, 280)])
+@torch.no_grad()
+def test_batched_vision_equals_transformers(
+    student: Qwen2_5_VLForConditionalGeneration, height: int, width: int
+) -> None:
+    photo = Image.fromarray(skimage.data.astronaut()).resize((width, height))
+    pixels = normalise(np.array(photo).transpose(2, 0, 1))
+    processor = Preprocessor(14, 2, 2, 28 * 28, 10**6, (0.5,) * 3, (0.5,) * 3)
+    patched = processor.patchify(photo)
+    grid = torch.tensor([[1, *patched.grid]])
+    output = student.model.visual(torch.from_numpy(patched.patches), grid)
+    expected = output if isinstance(output, Tensor) else output.pooler_output
+    ours = encode(student.model.visual, torch.stack((pixels, pixels.flip(-1))))[0]
+    assert ours.shape == expected.shape
+    assert float((ours - expected).abs().max() / expected.abs().max()) < 1e-5
+
+
+@torch.no_grad()
+def test_packed_language_equals_transformers(
+    student: Qwen2_5_VLForConditionalGeneration, tokenizer: Tokenizer, prompts: PromptSet
+) -> None:
+    packer = Packer(tokenizer, prompts)
+    examples = [
+        Example("score", " good", levels=(0, 0, 0, 1, 0)),
+        Example("grounding", "No distortion"),
+        Example("choice", "B", {"question": "Which?" * 20, "options": "A. x\nB. y"}),
+    ]
+    packed = packer.pack([examples, examples[1:]], rows=3, columns=4)
+    text = student.model.language_model
+    embedded = [text.embed_tokens(block.ids) for block in packed.blocks]
+    embedded[0][:, packed.image] = torch.randn(2, 12, embedded[0].shape[-1]) * 0.05
+    joined = torch.cat([part.flatten(0, 1) for part in embedded])
+    hidden = hidden_states(text, joined, packed.blocks)
+    at = 0
+    compared = 0
+    for block, part in zip(packed.blocks, embedded, strict=True):
+        rows, length = block.ids.shape
+        for row in range(rows if block.picture is not None else 0):
+            assert block.picture is not None
+            owner = int(block.picture[row])
+            ids = torch.cat((packed.blocks[0].ids[owner], block.ids[row]))
+            positions, _ = mrope_positions(
+                ids.numpy(),
+                image_token=packer.id_of("<|image_pad|>"),
+                grid=(6, 8),
+                merge_size=2,
+            )
+            expected = text(
+                inputs_embeds=torch.cat((embedded[0][owner], part[row]))[None],
+                position_ids=torch.from_numpy(positions)[:, None],
+            ).last_hidden_state[0, -length:]
+            ours = hidden[at + row * length : at + (row + 1) * length]
+            assert float((ours - expected).abs().max() / expected.abs().max()) < 1e-5
+            compared += 1
+        at += rows * length
+    assert compared >= 2 * len(LENGTHS)
+
+
+def test_packed_targets_are_the_answers(tokenizer: Tokenizer, prompts: PromptSet) -> None:
+    packer = Packer(tokenizer, prompts)
+    answer = "Noise:\n<|box_start|>(1,2),(30,400)<|box_end|>"
+    packed = packer.pack([[Example("grounding", answer)]], rows=2, columns=2)
+    expected = tokenizer.encode(answer, add_special_tokens=False).ids + [
+        tokenizer.token_to_id("<|im_end|>")
+    ]
+    assert packed.targets.tolist() == expected
+    inputs = torch.cat([block.ids.flatten() for block in packed.blocks])
+    assert inputs[packed.rows[1:]].tolist() == expected[:-1]
+
+
+def test_every_number_is_one_token_and_files_load(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    for number in range(1001):
+        assert len(tokenizer.encode(str(number), add_special_tokens=False).ids) == 1
+    write_tokenizer(tokenizer, tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    text = "Thus (12,345) \u00fc <|box_start|>(0,1000)<|box_end|>\n"
+    ids = loaded.encode(text, add_special_tokens=False)
+    assert ids == tokenizer.encode(text, add_special_tokens=False).ids
+    assert loaded.decode(ids) == text
+    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Hi"}]}]
+    chat = loaded.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert chat == (
+        "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>Hi<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+    assert set(SPECIAL_TOKENS) <= set(loaded.get_vocab())
+
+
+def test_patch_kernels_are_a_basis_of_frequencies() -> None:
+    kernels = dct_patch_kernels(192, 14)
+    assert kernels.shape == (192, 3, 14, 14)
+    assert torch.linalg.matrix_rank(kernels.flatten(1)) == 192
+    grey = torch.full((3, 14, 14), 0.3)
+    response = (kernels * grey).sum((1, 2, 3)).abs()
+    assert int((response > 1e-4).sum()) == 1
+
+
+def test_auc_against_pair_counting() -> None:
+    generator = torch.Generator().manual_seed(1)
+    scores, truth = torch.rand(80, generator=generator), torch.rand(80, generator=generator) < 0.3
+    wins = (scores[truth][:, None] > scores[~truth][None]).double().mean()
+    assert cell_auc(scores, truth) == pytest.approx(float(wins))
+
+
+def test_average_follows_the_weights() -> None:
+    module = torch.nn.Linear(2, 2)
+    average = Average(module, decay=0.5)
+    with torch.no_grad():
+        module.weight.fill_(3.0)
+    for _ in range(60):
+        average.update(module)
+    assert torch.allclose(average.weights["weight"], module.weight, atol=1e-3)
+
+
+def test_shards_and_records_survive_the_disk(photos: Path, tmp_path: Path) -> None:
+    listed = list_photos(photos)
+    assert {p.path.name for p in listed if p.held_out and not p.scored} == {"coffee.png"}
+    clean = [p for p in listed if not p.scored]
+    pool = tmp_path / "pool"
+    folder = write_shard(pool, clean, photos, seed=5, held_out=False)
+    again = write_shard(tmp_path / "again", clean, photos, seed=5, held_out=False)
+    shard, copy = Shard.open(folder), Shard.open(again)
+    assert np.array_equal(shard.images, copy.images)
+    assert shard.records == copy.records
+    assert shard_folders(pool) == [folder]
+    record = shard.records[0]
+    assert Record.from_json(record.to_json()) == record
+    batch = next(iter(Batches(pool, 300_000, seed=1)))
+    assert batch.pixels.shape[0] == len(batch.records)
+    assert float(batch.pixels.min()) >= -1
+    assert float(batch.pixels.max()) <= 1
+    kinds = {e.task for e in examples_for(batch.records[0], (True, False), Random(0))}
+    assert {"score", "grounding", "region", "locate"} <= kinds
+
+
+def test_both_stages_run_resume_and_make_a_loadable_checkpoint(
+    photos: Path, tmp_path: Path, tokenizer: Tokenizer, prompts: PromptSet
+) -> None:
+    listed = list_photos(photos)
+    pool = tmp_path / "pool"
+    for seed in (2, 3):
+        write_shard(pool, [p for p in listed if not p.scored], photos, seed, held_out=False)
+    run = tmp_path / "run"
+    moment = 1e-4
+    train_vision("nano", pool, {}, run, moment)
+    scored = ScoredBatches([p for p in listed if p.scored], 2, seed=0)
+    for _ in range(2):
+        train_language("nano", tokenizer, prompts, pool, scored, {}, run, moment)
+    lines = [json.loads(line) for line in (run / "language.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == len(lines) == 2
+    output = tmp_path / "checkpoint"
+    write_checkpoint("nano", tokenizer, prompts, run / "model.pt", output)
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(output)
+    saved = torch.load(run / "model.pt", weights_only=True)["average"]["weights"]
+    name = "model.language_model.layers.0.mlp.up_proj.weight"
+    assert torch.equal(dict(model.named_parameters())[name], saved[f"model.{name}"])
+    assert PromptSet.from_dict(json.loads((output / "prompts.json").read_text())) == prompts
