@@ -136,9 +136,8 @@ def test_packed_targets_are_the_answers(tokenizer: Tokenizer, prompts: PromptSet
     packer = Packer(tokenizer, prompts)
     answer = "Noise:\n<|box_start|>(1,2),(30,400)<|box_end|>"
     packed = packer.pack([[Example("grounding", answer)]], rows=2, columns=2)
-    expected = tokenizer.encode(answer, add_special_tokens=False).ids + [
-        tokenizer.token_to_id("<|im_end|>")
-    ]
+    ids = tokenizer.encode(answer, add_special_tokens=False).ids
+    expected = [*ids, tokenizer.token_to_id("<|im_end|>")]
     assert packed.targets.tolist() == expected
     inputs = torch.cat([block.ids.flatten() for block in packed.blocks])
     assert inputs[packed.rows[1:]].tolist() == expected[:-1]

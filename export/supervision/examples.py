@@ -11,7 +11,6 @@ from export.supervision.levels import level_of, level_probabilities, pseudo_mos
 from export.supervision.truths import mirror
 from export.training.pool import Record
 
-
 _DESCRIBED: Final = 0.6
 _BRIEFED: Final = 0.15
 """How often a picture is described: the long answers cost the most and teach the least each."""
@@ -25,7 +24,7 @@ def score_example(mos: float) -> Example:
 def examples_for(
     record: Record, mirrored: tuple[bool, bool], random: Random, questions: int = 8
 ) -> list[Example]:
-    """The score, all boxes, one type, two regions, often a description, and up to `questions` multiple-choice questions."""
+    """The score, boxes, one type, two regions, often a description, and up to `questions` choices."""
     truths = mirror(record.truths, *mirrored)
     mos = pseudo_mos(record)
     level = level_of(mos)
