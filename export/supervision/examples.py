@@ -24,7 +24,7 @@ def score_example(mos: float) -> Example:
 def examples_for(
     record: Record, mirrored: tuple[bool, bool], random: Random, questions: int = 8
 ) -> list[Example]:
-    """The score, boxes, one type, two regions, often a description, and up to `questions` choices."""
+    """The score, boxes, a type, two regions, often a description, up to `questions` choices."""
     truths = mirror(record.truths, *mirrored)
     mos = pseudo_mos(record)
     level = level_of(mos)
