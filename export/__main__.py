@@ -60,6 +60,36 @@ def convert(
     typer.echo(f"{bundle.path}: {bundle.manifest.family} for {target}, {precision}, {size:,} bytes")
 
 
+@app.command()
+def train(
+    photos: Annotated[Path, typer.Option(help="Folder of photographs with a SOURCES.tsv.")],
+    run: Annotated[Path, typer.Option(help="Folder of the run; the same one goes on.")],
+    minutes: Annotated[float, typer.Option(help="Time to train, all stages.", min=1)] = 120,
+    preset: Annotated[str, typer.Option(help="Which model: nano or mini.")] = "nano",
+    pictures: Annotated[int, typer.Option(help="Pictures to spoil for the pool.")] = 25_000,
+    texts: Annotated[
+        list[Path] | None, typer.Option(help="More text for the tokenizer to learn words from.")
+    ] = None,
+) -> None:
+    """Train a model of our own from photographs, into RUN/checkpoint."""
+    from export.training.train import train
+
+    typer.echo(train(preset, photos, run, minutes, pictures, texts or []))
+
+
+@app.command()
+def sheet(
+    photos: Annotated[Path, typer.Option(help="Folder of photographs.")],
+    output: Annotated[Path, typer.Option(help="Folder for the contact sheets.")],
+    seed: Annotated[int, typer.Option(help="Which photographs and distortions.")] = 0,
+) -> None:
+    """Draw contact sheets: every cause at every severity, and composed pictures with boxes."""
+    from export.distortions.sheet import write_sheets
+
+    for path in write_sheets(photos, output, seed):
+        typer.echo(path)
+
+
 def main() -> None:
     """Run the command line; our own errors become one line and exit code 1."""
     try:

@@ -1,6 +1,8 @@
 """Contact sheets: every cause at every severity, and composed pictures with their boxes."""
 
 from pathlib import Path
+from random import Random
+from typing import Final
 
 import numpy as np
 import torch
@@ -10,7 +12,12 @@ from torch import Tensor
 from export.distortions.causes import CAUSES
 from export.distortions.chance import Chance
 from export.distortions.compose import spoil
-from idetex_edge.vocabulary import BOX_SCALE, SEVERITIES
+from idetex_edge.errors import ExportError
+from idetex_edge.vocabulary import BOX_SCALE, DISTORTIONS, SEVERITIES
+
+_CELL: Final = 256
+_COMPOSED: Final = 12
+_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp")
 
 
 def to_tensor(picture: Image.Image) -> Tensor:
@@ -24,7 +31,7 @@ def to_picture(image: Tensor) -> Image.Image:
     return Image.fromarray(array)
 
 
-def cause_sheet(photos: list[Path], distortion: str, cell: int = 256) -> Image.Image:
+def cause_sheet(photos: list[Path], distortion: str, cell: int = _CELL) -> Image.Image:
     """One distortion: a row for each of its causes; the clean crop, then the three severities."""
     rows = [cause for cause in CAUSES if cause.distortion == distortion]
     sheet = Image.new("RGB", (cell * 4, (cell + 14) * len(rows)), "white")
@@ -61,3 +68,30 @@ def composed_sheet(photos: list[Path], seed: int, columns: int = 4) -> Image.Ima
             draw.text((4, 4 + 12 * line), text, fill="white", stroke_fill="black", stroke_width=2)
         sheet.paste(drawn, (index % columns * cell, index // columns * cell))
     return sheet
+
+
+def write_sheets(photos: Path, output: Path, seed: int) -> list[Path]:
+    """Write a sheet for each distortion and one of composed pictures; returns their paths.
+
+    Raises ExportError when the folder holds too few photographs of 256 px and more.
+    """
+    found = [p for p in sorted(photos.rglob("*")) if p.suffix.lower() in _SUFFIXES]
+    Random(seed).shuffle(found)
+    large: list[Path] = []
+    for path in found:
+        with Image.open(path) as picture:
+            if min(picture.size) >= _CELL:
+                large.append(path)
+        if len(large) == _COMPOSED:
+            break
+    if len(large) < _COMPOSED:
+        raise ExportError(
+            f"{photos} holds {len(large)} photographs of {_CELL} px or more; give {_COMPOSED}"
+        )
+    output.mkdir(parents=True, exist_ok=True)
+    sheets = {d.lower().replace(" ", "_"): cause_sheet(large, d) for d in DISTORTIONS}
+    sheets["composed"] = composed_sheet(large, seed)
+    paths = [output / f"{name}.png" for name in sheets]
+    for path, drawn in zip(paths, sheets.values(), strict=True):
+        drawn.save(path)
+    return paths
