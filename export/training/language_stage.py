@@ -27,7 +27,7 @@ from export.training.progress import Progress, save_atomically
 from export.training.scored import ScoredBatches
 from idetex_edge.prompts import PromptSet
 
-_PICTURE_BUDGET = 1_100_000
+_PICTURE_BUDGET = 450_000
 _NUMBER_SPREAD = 6.0
 _DENSE_WEIGHT = 0.15
 _LEVEL_WEIGHT = 0.5
@@ -122,7 +122,7 @@ def check(student: Student, packer: Packer, losses: Losses, pool: Path) -> dict[
     totals = {"loss": 0.0, "token": 0.0, "choice": 0.0}
     tokens = choices = 0.0
     letters = torch.tensor([packer.id_of(letter) for letter in "ABCD"])
-    batches = 5
+    batches = 12
     for batch in islice(Batches(pool, _PICTURE_BUDGET, seed=5), batches):
         packed = _pack(packer, batch, random)
         with torch.autocast("cpu", torch.bfloat16):
