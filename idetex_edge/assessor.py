@@ -1,0 +1,344 @@
+"""The front door: every task on a picture, each sharing what the others computed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, Literal, TypeAlias, overload
+
+import numpy as np
+
+from idetex_edge.boxes import overlap, to_thousandths
+from idetex_edge.bundle import Bundle, open_bundle
+from idetex_edge.confidence import box_confidences
+from idetex_edge.decoding import Reply, finish, generate
+from idetex_edge.encoded import EncodedImage
+from idetex_edge.engines import AUTO, load_engine
+from idetex_edge.engines.protocol import Floats
+from idetex_edge.engines.protocol import Sequence as Cached
+from idetex_edge.errors import EngineError, RequestError
+from idetex_edge.grammar import Constraint
+from idetex_edge.hub import bundle_folder
+from idetex_edge.image import MAX_PIXELS, ImageSource, load_image
+from idetex_edge.parsing import parse_description, parse_grounding, plain_text
+from idetex_edge.positions import mrope_positions
+from idetex_edge.requests import (
+    DESCRIPTION,
+    GROUNDING,
+    SCORE,
+    Request,
+    choice_request,
+    locate_request,
+    region_request,
+)
+from idetex_edge.results import Answer, Assessment, Description, Distortion, Score
+from idetex_edge.sharing import Prefilled, Tail, prefill
+from idetex_edge.tokenizer import BundleTokenizer
+from idetex_edge.vocabulary import BOX_SCALE, IMAGE_PAD
+
+Picture: TypeAlias = ImageSource | EncodedImage
+"""What every task takes: a path, bytes, PIL image, array or open file, or one already encoded."""
+
+NANO: Final = Path(__file__).parent / "models" / "nano"
+"""The bundle that comes with the package."""
+
+_SAME_BOX: Final = 0.5
+"""Overlap from which a box of the description means a box of the grounding."""
+
+
+class Assessor:
+    """Assesses pictures with one bundle on one engine. Not for several threads at once."""
+
+    def __init__(
+        self,
+        bundle: str | os.PathLike[str] | None = None,
+        *,
+        engine: str = AUTO,
+        threads: int | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        """Open a bundle folder, by default the bundled nano, on the best engine or a named one.
+
+        threads: CPU threads to use; None for all physical cores. max_pixels: pictures with more
+        are refused before they are decoded. Raises BundleError when the bundle is not whole and
+        EngineError when the engine is unknown or does not work here.
+        """
+        self._bundle = open_bundle(NANO if bundle is None else bundle)
+        self._manifest = self._bundle.manifest
+        self._engine = load_engine(engine, self._bundle, threads)
+        self._tokenizer = BundleTokenizer(self._bundle)
+        self._stop = frozenset(self._manifest.stop)
+        self._max_pixels = max_pixels
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | os.PathLike[str],
+        *,
+        engine: str = AUTO,
+        threads: int | None = None,
+        max_pixels: int = MAX_PIXELS,
+        revision: str | None = None,
+    ) -> Assessor:
+        """Open a bundle folder or a bundle on the Hugging Face hub (`owner/name`, downloaded once).
+
+        Raises BundleError when it cannot be had, and as the constructor does.
+        """
+        folder = bundle_folder(name, revision)
+        return cls(folder, engine=engine, threads=threads, max_pixels=max_pixels)
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle in use."""
+        return self._bundle
+
+    @property
+    def model(self) -> str:
+        """The model's name, as in its manifest."""
+        return self._manifest.name
+
+    @property
+    def engine(self) -> str:
+        """The engine in use, such as "onnx:cpu"."""
+        return self._engine.name
+
+    def encode(self, picture: ImageSource) -> EncodedImage:
+        """Load a picture and run the vision encoder on it; raises ImageError when it is no good."""
+        started = time.perf_counter()
+        image = load_image(picture, self._max_pixels)
+        patched = self._manifest.preprocessor.patchify(image)
+        merge = self._manifest.vision.merge
+        return EncodedImage(
+            image=image,
+            features=self._engine.encode(patched),
+            rows=patched.grid[0] // merge,
+            columns=patched.grid[1] // merge,
+            path=os.fspath(picture) if isinstance(picture, str | os.PathLike) else None,
+            encode_ms=_milliseconds(time.perf_counter() - started),
+            engine=self._engine,
+        )
+
+    def score(self, picture: Picture) -> Score:
+        """How good the picture is, read from the probabilities of the five level words."""
+        return self._read_score(self._prefill(self._seen(picture), [SCORE])[0].logits)
+
+    def ground(
+        self,
+        picture: Picture,
+        region: Sequence[int] | None = None,
+        *,
+        region_1000: Sequence[int] | None = None,
+    ) -> list[Distortion]:
+        """Find all distortions, or those inside a region (x1, y1, x2, y2) in source pixels.
+
+        region_1000: the region in 0..1000 of the picture instead, put to the model as it is.
+        Raises RequestError when the region is empty or reaches out of the picture.
+        """
+        seen = self._seen(picture)
+        if region_1000 is not None:
+            box = to_thousandths(region_1000, BOX_SCALE, BOX_SCALE)
+        elif region is not None:
+            box = to_thousandths(region, *seen.image.size)
+        else:
+            return self._grounded(seen, GROUNDING)
+        return self._grounded(seen, region_request(box))
+
+    def locate(self, picture: Picture, distortion: str) -> list[Distortion]:
+        """Find one type of distortion; raises RequestError when there is no such type."""
+        request = locate_request(distortion)
+        return self._grounded(self._seen(picture), request)
+
+    def ask(self, picture: Picture, question: str, choices: Sequence[str]) -> Answer:
+        """Put a multiple-choice question; the answer is read from the letters' probabilities.
+
+        Raises RequestError without a question, with fewer than two choices, or with over 26.
+        """
+        return self.ask_all(picture, [(question, choices)])[0]
+
+    def ask_all(
+        self, picture: Picture, questions: Sequence[tuple[str, Sequence[str]]]
+    ) -> list[Answer]:
+        """Put several multiple-choice questions about one picture, in their order; see `ask`."""
+        requests = [choice_request(question, choices) for question, choices in questions]
+        if not requests:
+            return []
+        prompts = self._prefill(self._seen(picture), requests)
+        return [
+            self._read_choice(prompt.logits, choices)
+            for prompt, (_, choices) in zip(prompts, questions, strict=True)
+        ]
+
+    @overload
+    def describe(self, picture: Picture, *, stream: Literal[False] = False) -> Description: ...
+
+    @overload
+    def describe(self, picture: Picture, *, stream: Literal[True]) -> Iterator[str]: ...
+
+    def describe(self, picture: Picture, *, stream: bool = False) -> Description | Iterator[str]:
+        """Describe the picture's quality in words; with `stream`, piece by piece as it is written.
+
+        Pieces join to the description's `text`, markers and all.
+        """
+        seen = self._seen(picture)
+        if stream:
+            return self._stream(seen, DESCRIPTION)
+        return self._read_description(self._answers(seen, [DESCRIPTION])[0], seen)
+
+    def assess(self, picture: Picture) -> Assessment:
+        """Everything at once: score, distortions and description, over one shared prefix."""
+        seen = self._seen(picture)
+        started = time.perf_counter()
+        requests = (SCORE, GROUNDING, DESCRIPTION)
+        prompts = self._prefill(seen, requests)
+        score = self._read_score(prompts[0].logits)
+        prefilled = time.perf_counter()
+        replies = [self._reply(*pair) for pair in zip(prompts[1:], requests[1:], strict=True)]
+        finish(self._engine, replies)
+        found = self._read_boxes(replies[0], seen)
+        description = self._read_description(replies[1], seen)
+        decoded = time.perf_counter()
+        keys = (same_as_found(key, found) for key in description.key_distortions)
+        return Assessment(
+            score=score.score,
+            mos=score.mos,
+            level=score.level,
+            level_probabilities=score.level_probabilities,
+            distortions=tuple(found),
+            key_distortions=tuple(dict.fromkeys(keys)),
+            description=plain_text(description.text),
+            timings={
+                "encode": seen.encode_ms,
+                "prefill": _milliseconds(prefilled - started),
+                "decode": _milliseconds(decoded - prefilled),
+                "total": _milliseconds(seen.encode_ms / 1000 + decoded - started),
+            },
+            model=self.model,
+            width=seen.image.width,
+            height=seen.image.height,
+            path=seen.path,
+            image=seen.image,
+        )
+
+    def _seen(self, picture: Picture) -> EncodedImage:
+        if not isinstance(picture, EncodedImage):
+            return self.encode(picture)
+        if picture.engine is not self._engine:
+            raise RequestError(
+                "this picture was encoded by another Assessor; encode it with the one you ask"
+            )
+        return picture
+
+    def _stem(self, seen: EncodedImage, head: str) -> Cached:
+        """The sequence [head + picture], prefilled the first time it is needed."""
+        if head not in seen.stems:
+            before = self._tokenizer.encode(head)
+            image_token = self._manifest.tokens[IMAGE_PAD]
+            ids = [*before, *([image_token] * len(seen.features))]
+            merge = self._manifest.vision.merge
+            positions, _ = mrope_positions(
+                ids,
+                image_token=image_token,
+                grid=(seen.rows * merge, seen.columns * merge),
+                merge_size=merge,
+            )
+            embeddings = np.concatenate((self._engine.embed(before), seen.features))
+            stem = self._engine.start(len(ids))
+            self._engine.extend(stem, embeddings, positions)
+            seen.stems[head] = stem
+        return seen.stems[head]
+
+    def _prefill(self, seen: EncodedImage, requests: Sequence[Request]) -> list[Prefilled]:
+        """Prefill all prompts, in their order; those with the same head fork from one stem."""
+        by_head: dict[str, list[int]] = {}
+        for index, request in enumerate(requests):
+            head = self._manifest.prompts[request.task].head(seen.columns, seen.rows)
+            by_head.setdefault(head, []).append(index)
+        found: dict[int, Prefilled] = {}
+        for head, members in by_head.items():
+            stem = self._stem(seen, head)
+            tails = [self._tail(requests[member], stem.length) for member in members]
+            found.update(zip(members, prefill(self._engine, stem, tails), strict=True))
+        return [found[index] for index in range(len(requests))]
+
+    def _tail(self, request: Request, before: int) -> Tail:
+        tokens = self._tokenizer.encode(self._manifest.prompts[request.task].tail(**request.fields))
+        room = self._manifest.text.max_context - before - len(tokens)
+        if room < min(request.limit, 1):
+            raise RequestError(
+                f"picture and question take {before + len(tokens)} tokens and leave no room for an "
+                f"answer in the model's {before + len(tokens) + room}; ask a shorter question"
+            )
+        return Tail(tokens, min(request.limit, room))
+
+    def _reply(self, prompt: Prefilled, request: Request) -> Reply:
+        sequence, constraint = prompt.sequence, None
+        assert sequence is not None, "requests with a limit keep their sequence"
+        limit = min(request.limit, self._manifest.text.max_context - sequence.length)
+        if request.grammar is not None:
+            constraint = Constraint(self._tokenizer.guide, request.grammar)
+        return Reply(sequence, prompt.logits, self._stop, limit, constraint)
+
+    def _answers(self, seen: EncodedImage, requests: Sequence[Request]) -> list[Reply]:
+        prompts = self._prefill(seen, requests)
+        replies = [self._reply(*pair) for pair in zip(prompts, requests, strict=True)]
+        finish(self._engine, replies)
+        return replies
+
+    def _stream(self, seen: EncodedImage, request: Request) -> Iterator[str]:
+        reply = self._reply(self._prefill(seen, [request])[0], request)
+        told = 0
+        for _ in generate(self._engine, [reply]):
+            piece = self._tokenizer.decode(reply.tokens[told:])
+            # Part of a character decodes to U+FFFD until its other bytes are there.
+            if piece and (reply.done or not piece.endswith("\ufffd")):
+                yield piece
+                told = len(reply.tokens)
+
+    def _grounded(self, seen: EncodedImage, request: Request) -> list[Distortion]:
+        return self._read_boxes(self._answers(seen, [request])[0], seen)
+
+    def _read_boxes(self, reply: Reply, seen: EncodedImage) -> list[Distortion]:
+        pieces = [self._tokenizer.decode([token]) for token in reply.tokens]
+        confidences = box_confidences(pieces, reply.probabilities)
+        found = parse_grounding(self._tokenizer.decode(reply.tokens))
+        return [
+            replace(distortion, confidence=confidence).placed(*seen.image.size)
+            for distortion, confidence in zip(found, confidences, strict=True)
+        ]
+
+    def _read_description(self, reply: Reply, seen: EncodedImage) -> Description:
+        read = parse_description(self._tokenizer.decode(reply.tokens))
+        return replace(
+            read,
+            distortions=tuple(d.placed(*seen.image.size) for d in read.distortions),
+            key_distortions=tuple(d.placed(*seen.image.size) for d in read.key_distortions),
+        )
+
+    def _read_score(self, logits: Floats) -> Score:
+        return Score.from_probabilities(_softmax(logits[list(self._tokenizer.level_ids)]))
+
+    def _read_choice(self, logits: Floats, choices: Sequence[str]) -> Answer:
+        probabilities = _softmax(logits[list(self._tokenizer.letter_ids(len(choices)))])
+        best = probabilities.index(max(probabilities))
+        return Answer(choices[best], best, tuple(probabilities))
+
+
+def same_as_found(key: Distortion, found: Sequence[Distortion]) -> Distortion:
+    """The grounded distortion that a described one means, or itself where there is none."""
+    alike = [d for d in found if d.type == key.type]
+    best = max(alike, key=lambda d: overlap(d.box_1000, key.box_1000), default=key)
+    return best if overlap(best.box_1000, key.box_1000) >= _SAME_BOX else key
+
+
+def _softmax(logits: Floats) -> list[float]:
+    if not np.isfinite(logits).all():
+        raise EngineError("the model's logits overflowed; try another engine, or check the bundle")
+    weights = np.exp(logits.astype(np.float64) - logits.max())
+    return [float(weight) for weight in weights / weights.sum()]
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 3)

@@ -1,0 +1,98 @@
+"""One loop for everything that is generated: batched, constrained, forced tokens skipped.
+
+Decoding is greedy, so the same picture gives the same answer. Answers that need one token each
+are decoded as a batch; a run of tokens that the grammar forces is fed in one go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from idetex_edge.engines.protocol import Engine, Floats
+from idetex_edge.engines.protocol import Sequence as Cached
+from idetex_edge.errors import EngineError
+from idetex_edge.grammar import Constraint
+
+
+@dataclass(slots=True)
+class Reply:
+    """An answer being written.
+
+    `sequence` ends where the answer begins and `logits` [vocab] are its last; `tokens` grows up to
+    the `limit` (and over it by what is forced behind the last), without the token in `stop` that
+    ends it. Under a constraint `probabilities` grows too: what the model gave each token among
+    those allowed, 1.0 where forced.
+    """
+
+    sequence: Cached
+    logits: Floats
+    stop: frozenset[int]
+    limit: int
+    constraint: Constraint | None = None
+    tokens: list[int] = field(default_factory=list[int])
+    probabilities: list[float] = field(default_factory=list[float])
+    done: bool = False
+
+    def choose(self) -> list[int]:
+        """Take the likeliest token, and those forced behind it; returns what is still to be fed."""
+        run = self._likeliest() if self.constraint is None else self._allowed(self.constraint)
+        self.tokens += run
+        self.done = self.done or not run or len(self.tokens) >= self.limit
+        return [] if self.done else run
+
+    def _likeliest(self) -> list[int]:
+        token = _greedy(self.logits)
+        return [] if token in self.stop else [token]
+
+    def _allowed(self, constraint: Constraint) -> list[int]:
+        allowed = constraint.allowed(len(self.logits))
+        logits = self.logits[allowed]
+        best = _greedy(logits)
+        token = int(allowed[best])
+        if token in self.stop:
+            return []
+        constraint.take(token)
+        run = [token, *(t for t in constraint.forced() if t not in self.stop)]
+        self.probabilities.append(float(1 / np.exp(logits - logits[best]).sum()))
+        self.probabilities += [1.0] * (len(run) - 1)
+        self.done = constraint.finished
+        return run
+
+
+def _greedy(logits: Floats) -> int:
+    best = int(logits.argmax())
+    # NaN is the largest to argmax.
+    if not np.isfinite(logits[best]):
+        raise EngineError("the model's logits overflowed; try another engine, or check the bundle")
+    return best
+
+
+def feed(engine: Engine, sequence: Cached, tokens: Sequence[int]) -> Floats:
+    """Append text tokens to a sequence; logits [vocab] of the last."""
+    start = sequence.next_position
+    positions = np.broadcast_to(np.arange(start, start + len(tokens)), (3, len(tokens)))
+    return engine.extend(sequence, engine.embed(tokens), np.ascontiguousarray(positions))
+
+
+def generate(engine: Engine, replies: Sequence[Reply]) -> Iterator[None]:
+    """Write all replies to their ends; pauses after every step, when each may have grown."""
+    while active := [reply for reply in replies if not reply.done]:
+        runs = [(reply, reply.choose()) for reply in active]
+        single = [(reply, run[0]) for reply, run in runs if len(run) == 1]
+        for reply, run in runs:
+            if len(run) > 1:
+                reply.logits = feed(engine, reply.sequence, run)
+        if single:
+            logits = engine.decode([r.sequence for r, _ in single], [token for _, token in single])
+            for (reply, _), row in zip(single, logits, strict=True):
+                reply.logits = row
+        yield
+
+
+def finish(engine: Engine, replies: Sequence[Reply]) -> None:
+    """Write all replies to their ends."""
+    for _ in generate(engine, replies):
+        pass

@@ -1,0 +1,82 @@
+"""Prefill a request's prompts as a trie: what they have in common is computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from idetex_edge.decoding import feed
+from idetex_edge.engines.protocol import Engine, Floats
+from idetex_edge.engines.protocol import Sequence as Cached
+
+_WORTH_SHARING: Final = 16
+"""A fork copies keys and values: fewer common tokens than this are cheaper computed again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """What follows the picture in one prompt: token ids, and room for that many of an answer.
+
+    Where `room` is 0 the answer is read from the prompt's last logits.
+    """
+
+    tokens: list[int]
+    room: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prefilled:
+    """The logits [vocab] of a prompt's last token, and its sequence to write an answer behind."""
+
+    logits: Floats
+    sequence: Cached | None
+
+
+def prefill(engine: Engine, stem: Cached, tails: Sequence[Tail]) -> list[Prefilled]:
+    """Continue `stem` with each of the tails, in their order; `stem` stays as it is.
+
+    A sequence is kept only where an answer is to be written: those decode as one batch, the
+    others take up memory one at a time.
+    """
+    found: dict[int, Prefilled] = {}
+    capacity = stem.length + max(len(tail.tokens) + tail.room for tail in tails)
+
+    def branch(sequence: Cached, members: Sequence[int], depth: int) -> None:
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for member in members:
+            key = tuple(tails[member].tokens[depth : depth + _WORTH_SHARING])
+            groups.setdefault(key, []).append(member)
+        written = [group for group in groups.values() if any(tails[m].room for m in group)]
+        forks = engine.fork(sequence, len(written), capacity) if written else []
+        for group, fork in zip(written, forks, strict=True):
+            grow(fork, group, depth)
+        for group in groups.values():
+            if group not in written:
+                grow(engine.fork(sequence, 1, capacity)[0], group, depth)
+
+    def grow(sequence: Cached, members: Sequence[int], depth: int) -> None:
+        run = _common([tails[member].tokens[depth:] for member in members])
+        logits = feed(engine, sequence, run)
+        end = depth + len(run)
+        ended = [m for m in members if len(tails[m].tokens) == end]
+        longer = [m for m in members if len(tails[m].tokens) > end]
+        if longer:
+            branch(sequence, longer, end)
+        found.update((member, Prefilled(logits, None)) for member in ended)
+        if written := [m for m in ended if tails[m].room]:
+            alone = len(members) == 1
+            copies = [sequence] if alone else engine.fork(sequence, len(written), capacity)
+            for member, copy in zip(written, copies, strict=True):
+                found[member] = Prefilled(logits, copy)
+
+    branch(stem, range(len(tails)), 0)
+    return [found[member] for member in range(len(tails))]
+
+
+def _common(runs: Sequence[list[int]]) -> list[int]:
+    """The longest run that all begin with."""
+    # What the first and the last in order share, all between them share too.
+    first, last = min(runs), max(runs)
+    pairs = enumerate(zip(first, last, strict=False))
+    return first[: next((i for i, (left, right) in pairs if left != right), len(first))]
