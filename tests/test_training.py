@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
 from export.student.architecture import PRESETS, configure, create
@@ -24,7 +25,7 @@ from export.training.batched_vision import encode
 from export.training.batches import Batches, normalise
 from export.training.checkpoint import write_checkpoint
 from export.training.dense_head import cell_auc
-from export.training.language_stage import train_language
+from export.training.language_stage import Losses, train_language
 from export.training.packing import LENGTHS, Packer
 from export.training.photos import list_photos
 from export.training.pool import Record, Shard, shard_folders, write_shard
@@ -230,3 +231,23 @@ def test_both_stages_run_resume_and_make_a_loadable_checkpoint(
     name = "model.language_model.layers.0.mlp.up_proj.weight"
     assert torch.equal(dict(model.named_parameters())[name], saved[f"model.{name}"])
     assert PromptSet.from_dict(json.loads((output / "prompts.json").read_text())) == prompts
+
+
+def test_answer_loss_is_cross_entropy_with_bells_on_numbers(
+    tokenizer: Tokenizer, prompts: PromptSet
+) -> None:
+    packer = Packer(tokenizer, prompts)
+    packed = packer.pack([[Example("choice", "B", {"question": "x", "options": "y"})]], 2, 2)
+    vocabulary = tokenizer.get_vocab_size()
+    logits = torch.randn(len(packed.targets), vocabulary)
+    loss = Losses(packer, vocabulary).answers(logits, packed)
+    assert loss == pytest.approx(float(cross_entropy(logits, packed.targets)), rel=1e-5)
+    packed = packer.pack([[Example("grounding", "500")]], 2, 2)
+    sharp = torch.zeros(len(packed.targets), vocabulary)
+    sharp[1, packed.targets[1]] = 50.0
+    losses: list[float] = []
+    for guess in (500, 506, 600):
+        sharp[0] = 0.0
+        sharp[0, packer.number_ids[guess]] = 4.0
+        losses.append(float(Losses(packer, vocabulary).answers(sharp, packed)))
+    assert losses[0] < losses[1] < losses[2]

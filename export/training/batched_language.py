@@ -44,31 +44,31 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return mixed.transpose(1, 2).reshape(rows * length, heads * size)
 
 
-def _layer(layer: Any, hidden: Tensor, blocks: Sequence[Block]) -> Tensor:
+def _layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor, blocks: Sequence[Block]) -> Tensor:
     attention = layer.self_attn
     normed = _norm(layer.input_layernorm, hidden)
-    projected = [attention.q_proj(normed), attention.k_proj(normed), attention.v_proj(normed)]
+    query, key, value = (
+        projection(normed).unflatten(-1, (-1, HEAD_DIM))
+        for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
+    )
+    cos, sin = cos.to(query.dtype), sin.to(query.dtype)
+    query = _turn(query * HEAD_DIM**-0.5, cos, sin)
+    key = _turn(key, cos, sin)
+    # Split, not sliced: a slice's gradient is a whole tensor of zeros for every block.
+    sizes = [block.ids.numel() for block in blocks]
+    parts = zip(blocks, query.split(sizes), key.split(sizes), value.split(sizes), strict=True)
     outputs: list[Tensor] = []
     prefix_key = prefix_value = None
-    at = 0
-    for block in blocks:
-        rows, length = block.ids.shape
-        query, key, value = (
-            part[at : at + rows * length].view(rows, length, -1, HEAD_DIM).transpose(1, 2)
-            for part in projected
-        )
-        cos, sin = block.cos.to(query.dtype), block.sin.to(query.dtype)
-        query = _turn(query, cos, sin) * HEAD_DIM**-0.5
-        key = _turn(key, cos, sin)
+    for block, *qkv in parts:
+        q, k, v = (part.unflatten(0, tuple(block.ids.shape)).transpose(1, 2) for part in qkv)
         if block.picture is None:
-            prefix_key, prefix_value = key, value
+            prefix_key, prefix_value = k, v
         else:
             assert prefix_key is not None
             assert prefix_value is not None
-            key = torch.cat((prefix_key[block.picture], key), dim=2)
-            value = torch.cat((prefix_value[block.picture], value), dim=2)
-        outputs.append(_attend(query, key, value))
-        at += rows * length
+            k = torch.cat((prefix_key[block.picture], k), dim=2)
+            v = torch.cat((prefix_value[block.picture], v), dim=2)
+        outputs.append(_attend(q, k, v))
     hidden = hidden + attention.o_proj(torch.cat(outputs))
     normed = _norm(layer.post_attention_layernorm, hidden)
     mlp = layer.mlp
@@ -81,7 +81,9 @@ def hidden_states(text: Any, embeddings: Tensor, blocks: Sequence[Block]) -> Ten
     `text` is a Qwen2_5_VLTextModel; `embeddings` [T, width] are in the same order. The first
     block must be the prefixes.
     """
+    cos = torch.cat([block.cos.repeat(len(block.ids), 1) for block in blocks])[:, None]
+    sin = torch.cat([block.sin.repeat(len(block.ids), 1) for block in blocks])[:, None]
     hidden = embeddings
     for layer in text.layers:
-        hidden = _layer(layer, hidden, blocks)
+        hidden = _layer(layer, hidden, cos, sin, blocks)
     return _norm(text.norm, hidden)

@@ -76,17 +76,18 @@ def _attend(
     batch, patches, width = hidden.shape
     heads = block.attn.num_heads
     qkv = block.attn.qkv(hidden).view(batch, patches, 3, heads, width // heads)
-    query, key, value = qkv.unbind(2)
-    cos, sin = cos.to(query.dtype)[:, None], sin.to(query.dtype)[:, None]
-    query, key = _turn(query, cos, sin), _turn(key, cos, sin)
+    turning, value = qkv.split((2, 1), dim=2)
+    cos, sin = cos.to(qkv.dtype)[:, None, None], sin.to(qkv.dtype)[:, None, None]
+    query, key = _turn(turning, cos, sin).unbind(2)
+    # Split, not sliced: a slice's gradient is a whole tensor of zeros for every group.
+    sizes = [count * cells * _MERGE * _MERGE for _, count, cells in groups]
+    parts = zip(
+        groups, *(part.split(sizes, dim=1) for part in (query, key, value.squeeze(2))), strict=True
+    )
     outputs: list[Tensor] = []
-    for at, count, cells in groups:
+    for (_, count, cells), *window in parts:
         size = cells * _MERGE * _MERGE
-        window = slice(at * _MERGE * _MERGE, at * _MERGE * _MERGE + count * size)
-        q, k, v = (
-            part[:, window].reshape(batch * count, size, heads, -1).transpose(1, 2)
-            for part in (query, key, value)
-        )
+        q, k, v = (part.reshape(batch * count, size, heads, -1).transpose(1, 2) for part in window)
         # Plain matrix products: their backward runs on the CPU's bf16 units, SDPA's does not.
         weights = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2)).softmax(-1)
         result = torch.matmul(weights, v)

@@ -79,14 +79,13 @@ class Losses:
         logits: [A, vocabulary]. Numbers are learnt as a bell `_NUMBER_SPREAD` thousandths wide:
         a box edge is never known to the thousandth.
         """
-        logits = logits.float()
-        normaliser = logits.logsumexp(-1)
-        exact = normaliser - logits.gather(1, packed.targets[:, None])[:, 0]
+        log = logits.float().log_softmax(-1)
+        exact = -log.gather(1, packed.targets[:, None])[:, 0]
         number = self._number_of[packed.targets]
         at = (number >= 0).nonzero()[:, 0]
         grid = torch.arange(len(self._numbers))
         bell = -((grid - number[at][:, None]) ** 2) / (2 * _NUMBER_SPREAD**2)
-        soft = normaliser[at] - (logits[at][:, self._numbers] * bell.softmax(-1)).sum(-1)
+        soft = -(log[at[:, None], self._numbers] * bell.softmax(-1)).sum(-1)
         losses = exact.index_put((at,), soft)
         return (losses * packed.weights).sum() / packed.weights.sum()
 
