@@ -1,0 +1,1 @@
+"""How good a bundle is: benchmarks in ViDA-UGC-Bench's form, answered and scored as there."""
