@@ -1,0 +1,207 @@
+"""The commands and their options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from idetex_edge.cli import views
+from idetex_edge.cli.batch import Result, run_batch
+from idetex_edge.cli.demo import run_demo
+from idetex_edge.cli.evaluate import evaluate
+from idetex_edge.cli.info import print_info
+from idetex_edge.cli.options import (
+    AsJson,
+    BundleName,
+    EngineName,
+    MaxPixels,
+    Paths,
+    Threads,
+    open_assessor,
+)
+from idetex_edge.cli.overlays import place_overlays
+from idetex_edge.cli.pictures import Found, find_pictures
+from idetex_edge.cli.quiet import QuietCommands
+from idetex_edge.engines import AUTO
+from idetex_edge.errors import RequestError
+from idetex_edge.image import MAX_PIXELS
+from idetex_edge.overlay import save_image_atomically
+from idetex_edge.requests import choice_request, locate_request
+
+app = typer.Typer(
+    cls=QuietCommands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Explain image quality on this device: how good, what is wrong, where, and how badly. "
+    "Exit codes: 0 all fine, 1 something failed, 2 wrong usage.",
+)
+
+
+@app.command()
+def assess(
+    paths: Paths,
+    as_json: AsJson = False,
+    overlay: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the picture with what was found drawn onto it; a folder for several."
+        ),
+    ] = None,
+    bundle: BundleName = None,
+    engine: EngineName = AUTO,
+    threads: Threads = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
+) -> None:
+    """Score, distortions and a description of each picture."""
+    pictures = find_pictures(paths)
+    places = {} if overlay is None else place_overlays(overlay, pictures)
+    assessor = open_assessor(bundle, engine, threads, max_pixels)
+
+    def judge(picture: Found) -> Result:
+        assessment = assessor.assess(picture.path)
+        data = assessment.to_dict()
+        # The same picture gives the same line.
+        del data["timings"]
+        place = places.get(picture)
+        if place is not None:
+            save_image_atomically(assessment.overlay(), place)
+            data["overlay"] = str(place)
+        view = views.assessment_view(picture.path, assessment, assessor.engine, place)
+        return Result(data, view)
+
+    run_batch(pictures, as_json, judge)
+
+
+@app.command()
+def score(
+    paths: Paths,
+    as_json: AsJson = False,
+    bundle: BundleName = None,
+    engine: EngineName = AUTO,
+    threads: Threads = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
+) -> None:
+    """How good each picture is, 0..100."""
+    assessor = open_assessor(bundle, engine, threads, max_pixels)
+
+    def judge(picture: Found) -> Result:
+        found = assessor.score(picture.path)
+        return Result(found.to_dict(), views.score_line(picture.path, found.score, found.level))
+
+    run_batch(find_pictures(paths), as_json, judge)
+
+
+@app.command()
+def ground(
+    paths: Paths,
+    region: Annotated[
+        str | None,
+        typer.Option(metavar="X1,Y1,X2,Y2", help="Look only here, in pixels of the picture."),
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option("--type", help="Look for one distortion, such as 'motion blur'.")
+    ] = None,
+    as_json: AsJson = False,
+    bundle: BundleName = None,
+    engine: EngineName = AUTO,
+    threads: Threads = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
+) -> None:
+    """What is wrong with each picture, and where."""
+    if region is not None and kind is not None:
+        raise RequestError("--region and --type exclude each other; give one of them")
+    corners = None if region is None else _corners(region)
+    if kind is not None:
+        locate_request(kind)
+    assessor = open_assessor(bundle, engine, threads, max_pixels)
+
+    def judge(picture: Found) -> Result:
+        seen = assessor.encode(picture.path)
+        found = assessor.ground(seen, corners) if kind is None else assessor.locate(seen, kind)
+        data = {"distortions": [distortion.to_dict() for distortion in found]}
+        return Result(data, views.distortions_view(picture.path, seen.image.size, found))
+
+    run_batch(find_pictures(paths), as_json, judge)
+
+
+@app.command()
+def ask(
+    paths: Paths,
+    question: Annotated[str, typer.Option("--question", "-q", help="What to ask.")],
+    choice: Annotated[
+        list[str] | None,
+        typer.Option("--choice", "-c", help="An answer to choose from; give two or more."),
+    ] = None,
+    as_json: AsJson = False,
+    bundle: BundleName = None,
+    engine: EngineName = AUTO,
+    threads: Threads = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
+) -> None:
+    """Put a multiple-choice question about each picture."""
+    choices = choice or []
+    choice_request(question, choices)
+    assessor = open_assessor(bundle, engine, threads, max_pixels)
+
+    def judge(picture: Found) -> Result:
+        answer = assessor.ask(picture.path, question, choices)
+        return Result(answer.to_dict(), views.answer_view(picture.path, choices, answer))
+
+    run_batch(find_pictures(paths), as_json, judge)
+
+
+@app.command()
+def describe(
+    paths: Paths,
+    as_json: AsJson = False,
+    bundle: BundleName = None,
+    engine: EngineName = AUTO,
+    threads: Threads = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
+) -> None:
+    """Describe each picture's quality in words, shown as they are written."""
+    assessor = open_assessor(bundle, engine, threads, max_pixels)
+
+    def judge(picture: Found) -> Result:
+        seen = assessor.encode(picture.path)
+        view = views.heading(picture.path, seen.image.size)
+        if as_json:
+            return Result(assessor.describe(seen).to_dict(), view)
+        return Result({}, view, views.readable(assessor.describe(seen, stream=True)))
+
+    run_batch(find_pictures(paths), as_json, judge)
+
+
+@app.command()
+def info(bundle: BundleName = None, engine: EngineName = AUTO, as_json: AsJson = False) -> None:
+    """Which model and engine are in use, and how big they are."""
+    print_info(open_assessor(bundle, engine), as_json)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="Where to write the overlay.")] = Path(
+        "idetex-demo.png"
+    ),
+    bundle: BundleName = None,
+    engine: EngineName = AUTO,
+    threads: Threads = None,
+) -> None:
+    """Spoil a known part of a photograph, and show what is found."""
+    run_demo(open_assessor(bundle, engine, threads), output)
+
+
+app.command()(evaluate)
+
+
+def _corners(region: str) -> list[int]:
+    try:
+        x1, y1, x2, y2 = (int(number) for number in region.split(","))
+    except ValueError:
+        raise RequestError(
+            f"--region {region!r} is not X1,Y1,X2,Y2; give four whole numbers of pixels"
+        ) from None
+    return [x1, y1, x2, y2]
