@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import skimage.data
+from command import run
 from conftest import quiet
 from PIL import Image
 
@@ -17,7 +19,8 @@ from idetex_edge.evaluation.evaluate import evaluate
 from idetex_edge.evaluation.submission import grounding_text
 from idetex_edge.image import ImageSource
 from idetex_edge.parsing import parse_grounding
-from idetex_edge.results import Distortion
+from idetex_edge.requests import Request, region_request
+from idetex_edge.results import Box, Distortion
 
 FILES = ("perception.json", "grounding.json", "description.json", "scores.json")
 
@@ -220,6 +223,37 @@ def test_a_checkpoint_scores_as_its_bundle(
     accuracy(bench, tmp_path, checkpoint=tiny_checkpoint, threads=1)
     for name in FILES[:3]:
         assert (tmp_path / name).read_bytes() == (evaluated / name).read_bytes()
+
+
+def test_the_command(tiny_bundle_path: Path, bench: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    ran = run(
+        *("evaluate", "--bench", bench, "--output", output, "--limit", "1", "--threads", "1"),
+        bundle=tiny_bundle_path,
+    )
+    assert (ran.code, ran.err) == (0, "")
+    assert "Final Score" in ran.out
+    assert "pictures: 1" in ran.out
+    assert json.loads((output / "scores.json").read_text())["Pictures"] == 1
+    wrong = run("evaluate", "--bench", tmp_path, "--output", output, bundle=tiny_bundle_path)
+    assert wrong.code == 2
+    assert wrong.error.endswith("is no benchmark: it has no bench_metadata.json that can be read")
+
+
+def test_regions_are_put_to_the_model_as_the_benchmark_has_them(
+    assessor: Assessor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Sequence[int]] = []
+
+    def spy(box_1000: Box) -> Request:
+        asked.append(box_1000)
+        return region_request(box_1000)
+
+    monkeypatch.setattr("idetex_edge.assessor.region_request", spy)
+    assessor.ground(Image.new("RGB", (60, 60)), region_1000=(1, 514, 875, 998))
+    assert asked == [(1, 514, 875, 998)]
+    with pytest.raises(RequestError):
+        assessor.ground(Image.new("RGB", (60, 60)), region_1000=(1, 514, 875, 1001))
 
 
 def test_a_bundle_or_a_checkpoint_but_not_both(

@@ -13,7 +13,7 @@ from idetex_edge.vocabulary import DISTORTIONS
 def report(evaluation: Evaluation) -> Group:
     """The challenge's scores, average precision by class, accuracy by concern, correlations."""
     scores = evaluation.scores
-    title = f"{evaluation.model} on {evaluation.engine}, {evaluation.pictures} pictures"
+    title = f"{evaluation.model} on {evaluation.engine}, pictures: {evaluation.pictures}"
     tables = [_overall(scores, title), _classes(scores), _concerns(scores)]
     if evaluation.agreement is not None:
         tables.append(_agreement(evaluation.agreement))
