@@ -33,9 +33,9 @@ def loss_of(truth: Truth) -> float:
 
 
 def most_significant(truths: Sequence[Truth]) -> list[Truth]:
-    """The one or few distortions that take the most, those within a tenth of the first."""
+    """The distortion that takes the most; two where they take the same."""
     ranked = sorted(truths, key=loss_of, reverse=True)
-    return [t for t in ranked if loss_of(t) >= 0.9 * loss_of(ranked[0])][:2]
+    return [t for t in ranked if loss_of(t) == loss_of(ranked[0])][:2]
 
 
 def area_of(box: Box) -> int:
