@@ -120,8 +120,9 @@ def test_overlays_never_overwrite_a_picture(bundle: Path, tmp_path: Path) -> Non
     for name in ("a.png", "b.png"):
         Image.fromarray(data.coffee()).save(tmp_path / name)
     before = (tmp_path / "b.png").read_bytes()
-    for given, overlay in (([tmp_path], tmp_path), ([tmp_path / "b.png"], tmp_path / "b.png")):
-        ran = run("assess", *given, "--overlay", overlay, bundle=bundle)
+    (tmp_path / "sub").mkdir()
+    for given, overlay in (("", ""), ("b.png", "b.png"), ("b.png", "sub/../b.png")):
+        ran = run("assess", tmp_path / given, "--overlay", tmp_path / overlay, bundle=bundle)
         assert (ran.code, ran.out) == (1, "")
         assert "would overwrite" in ran.error
     assert (tmp_path / "b.png").read_bytes() == before

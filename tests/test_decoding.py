@@ -13,7 +13,7 @@ from idetex_edge.engines.protocol import Floats
 from idetex_edge.errors import EngineError
 from idetex_edge.grammar import Constraint, grounding_grammar
 from idetex_edge.parsing import parse_grounding
-from idetex_edge.vocabulary import BOX_SCALE, IM_END
+from idetex_edge.vocabulary import BOX_SCALE, DISTORTIONS, IM_END
 
 TOKENIZER = tiny_tokenizer()
 (STOP,) = TOKENIZER.encode(IM_END).ids
@@ -53,6 +53,20 @@ def test_grounding_by_a_model_of_noise_parses(spread: float, limit: int) -> None
         assert len(reply.probabilities) == len(reply.tokens)
         boxes += len(found)
     assert boxes or limit < 4000
+
+
+def test_a_choice_is_as_likely_as_among_what_is_allowed() -> None:
+    """Forced tokens are certain, whatever the model thinks of them."""
+    reply = started(RandomEngine(VOCABULARY, 0), [1], limit=50, constrained=True)
+    first = {TOKENIZER.encode(kind[0]).ids[0] for kind in DISTORTIONS}
+    letter = {TOKENIZER.decode([token]): token for token in first}
+    reply.logits[:] = 50
+    reply.logits[list(first)] = 0
+    reply.logits[letter["L"]] = np.log(3)
+    run = reply.choose()
+    assert decode(run) == "Low clarity:\n<|object_ref_start|>"
+    # B, E, L, M, N, O and U begin the types.
+    assert reply.probabilities == pytest.approx([3 / 9, *[1.0] * (len(run) - 1)])
 
 
 def test_one_long_answer_is_cut_at_its_limit() -> None:

@@ -89,7 +89,7 @@ class Counting:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self.tokens = self.forks = 0
+        self.tokens = self.forks = self.capacity = 0
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._engine, name)
@@ -102,6 +102,7 @@ class Counting:
 
     def fork(self, sequence: Sequence, count: int, capacity: int) -> list[Sequence]:
         self.forks += count
+        self.capacity = max(self.capacity, capacity)
         return self._engine.fork(sequence, count, capacity)
 
 
@@ -124,3 +125,5 @@ def test_what_is_shared_is_computed_once(
     feed(tiny_engine, stem, STEM)
     prefill(engine, stem, [Tail(tail, 4) for tail in CASES[case]])  # pyright: ignore[reportArgumentType]
     assert (engine.tokens, engine.forks) == (tokens, forks)
+    # Answers of 4 tokens fit without the cache having to grow.
+    assert engine.capacity == len(STEM) + max(len(tail) for tail in CASES[case]) + 4

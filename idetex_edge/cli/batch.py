@@ -90,8 +90,5 @@ def _progress(count: int) -> Progress:
         TimeRemainingColumn(),
         console=console,
         transient=True,
-        # Else what is printed to stdout would go where the bar is, to stderr.
-        redirect_stdout=False,
-        redirect_stderr=False,
         disable=count < 2 or not console.is_terminal,
     )
