@@ -107,7 +107,7 @@ def test_packed_language_equals_transformers(
     embedded = [text.embed_tokens(block.ids) for block in packed.blocks]
     embedded[0][:, packed.image] = torch.randn(2, 12, embedded[0].shape[-1]) * 0.05
     joined = torch.cat([part.flatten(0, 1) for part in embedded])
-    hidden = hidden_states(text, joined, packed.blocks)
+    hidden, _ = hidden_states(text, joined, packed.blocks)
     at = 0
     compared = 0
     for block, part in zip(packed.blocks, embedded, strict=True):

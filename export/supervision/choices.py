@@ -142,7 +142,7 @@ def severity_choice(truths: Sequence[Truth], random: Random) -> Example | None:
     question = random.choice(_HOW_SEVERE).format(
         article=article(kind), kind=kind.lower(), place=name_of(place, random)
     )
-    if random.random() < 0.35:
+    if random.random() < 0.25:
         question = _SCALE + question
     ordered = Example(
         "choice",

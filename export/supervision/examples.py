@@ -11,7 +11,7 @@ from export.supervision.levels import level_of, level_probabilities, pseudo_mos
 from export.supervision.truths import mirror
 from export.training.pool import Record
 
-_DESCRIBED: Final = 0.6
+_DESCRIBED: Final = 0.5
 _BRIEFED: Final = 0.15
 """How often a picture is described: the long answers cost the most and teach the least each."""
 

@@ -5,7 +5,7 @@ picture's prefix and itself. Equal to Hugging Face's forward up to rounding (tes
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as nn_f
@@ -13,6 +13,9 @@ from torch import Tensor
 
 from export.student.architecture import HEAD_DIM
 from export.training.packing import Block
+
+_MIDDLE: Final = 2 / 3
+"""How deep the middle layer is: deep enough to see, with layers left to act on what is seen."""
 
 
 def _norm(norm: Any, hidden: Tensor) -> Tensor:
@@ -75,15 +78,17 @@ def _layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor, blocks: Sequenc
     return hidden + mlp.down_proj(nn_f.silu(mlp.gate_proj(normed)) * mlp.up_proj(normed))
 
 
-def hidden_states(text: Any, embeddings: Tensor, blocks: Sequence[Block]) -> Tensor:
-    """Last normalised hidden states [T, width] of all blocks' tokens, flattened and joined.
+def hidden_states(text: Any, embeddings: Tensor, blocks: Sequence[Block]) -> tuple[Tensor, Tensor]:
+    """Last normalised hidden states [T, width] of all blocks' tokens, and those of a middle layer.
 
-    `text` is a Qwen2_5_VLTextModel; `embeddings` [T, width] are in the same order. The first
-    block must be the prefixes.
+    `text` is a Qwen2_5_VLTextModel; `embeddings` [T, width] and both results are the blocks'
+    tokens flattened and joined. The first block must be the prefixes.
     """
     cos = torch.cat([block.cos.repeat(len(block.ids), 1) for block in blocks])[:, None]
     sin = torch.cat([block.sin.repeat(len(block.ids), 1) for block in blocks])[:, None]
-    hidden = embeddings
-    for layer in text.layers:
+    hidden = middle = embeddings
+    for index, layer in enumerate(text.layers):
         hidden = _layer(layer, hidden, cos, sin, blocks)
-    return _norm(text.norm, hidden)
+        if index + 1 == round(len(text.layers) * _MIDDLE):
+            middle = hidden
+    return _norm(text.norm, hidden), middle

@@ -3,11 +3,13 @@
 import copy
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from random import Random
 
 import torch
+import torch.nn.functional as nn_f
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import Qwen2_5_VLForConditionalGeneration
@@ -33,10 +35,30 @@ _DENSE_WEIGHT = 0.15
 _LEVEL_WEIGHT = 0.5
 _VISION_RATE = 0.4
 _SCORED_EVERY = 6
+_SEE_EVERY = 3
+_OPTION_WEIGHT = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """Logits of packed questions: answers [A, vocabulary], levels [B, vocabulary], options [O].
+
+    `dense` [B, cells, 10, 3] are the dense head's.
+    """
+
+    answers: Tensor
+    levels: Tensor
+    options: Tensor
+    dense: Tensor
 
 
 class Student(nn.Module):
-    """A preset's whole model and the dense head that keeps its vision tower honest."""
+    """A preset's whole model with two heads that are dropped afterwards.
+
+    `head` keeps the vision tower honest (`dense_head.py`). `option_head` tells from a middle
+    layer, at the end of each option of a multiple-choice question, whether it is the answer: what
+    the letter has to be read from. Without it, letters stay at chance for thousands of steps.
+    """
 
     def __init__(self, preset: str, tokenizer: Tokenizer) -> None:
         super().__init__()
@@ -44,10 +66,14 @@ class Student(nn.Module):
         config = configure(sizes, special_ids(tokenizer), tokenizer.get_vocab_size())
         self.model: Qwen2_5_VLForConditionalGeneration = create(config)
         self.head = DenseHead(sizes.text_width)
+        self.option_head = nn.Sequential(
+            nn.LayerNorm(sizes.text_width), nn.Linear(sizes.text_width, 1)
+        )
 
-    def forward(self, pixels: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:
-        """Hidden states [T, width] of all packed tokens, and dense logits."""
-        features = encode(self.model.model.visual, pixels)
+    def forward(self, pixels: Tensor, packed: Packed, learn_to_see: bool = True) -> Outputs:
+        """Run the model over packed questions; the tower learns only when asked to."""
+        with torch.set_grad_enabled(learn_to_see and torch.is_grad_enabled()):
+            features = encode(self.model.model.visual, pixels)
         text = self.model.model.language_model
         embedded = [text.embed_tokens(block.ids) for block in packed.blocks]
         prefix = embedded[0]
@@ -60,7 +86,13 @@ class Student(nn.Module):
             dim=1,
         )
         joined = torch.cat([part.flatten(0, 1) for part in embedded])
-        return hidden_states(text, joined, packed.blocks), self.head(features)
+        hidden, middle = hidden_states(text, joined, packed.blocks)
+        return Outputs(
+            answers=self.model.lm_head(hidden[packed.rows]),
+            levels=self.model.lm_head(hidden[packed.level_rows]),
+            options=self.option_head(middle[packed.option_rows])[:, 0],
+            dense=self.head(features),
+        )
 
 
 class Losses:
@@ -95,16 +127,6 @@ class Losses:
         return -(packed.level_targets * log).sum(-1).mean()
 
 
-def _step_losses(
-    student: Student, losses: Losses, pixels: Tensor, packed: Packed
-) -> tuple[Tensor, Tensor, Tensor]:
-    with torch.autocast("cpu", torch.bfloat16):
-        hidden, dense = student(pixels, packed)
-        answers = student.model.lm_head(hidden[packed.rows])
-        levels = student.model.lm_head(hidden[packed.level_rows])
-    return losses.answers(answers, packed), losses.levels(levels, packed), dense
-
-
 def _pack(packer: Packer, batch: Batch, random: Random) -> Packed:
     examples = [
         examples_for(record, mirrored, random)
@@ -125,8 +147,7 @@ def check(student: Student, packer: Packer, losses: Losses, pool: Path) -> dict[
     for batch in islice(Batches(pool, _PICTURE_BUDGET, seed=5), batches):
         packed = _pack(packer, batch, random)
         with torch.autocast("cpu", torch.bfloat16):
-            hidden, _ = student(batch.pixels, packed)
-            logits = student.model.lm_head(hidden[packed.rows])
+            logits = student(batch.pixels, packed).answers
         totals["loss"] += float(losses.answers(logits, packed)) / batches
         right = logits.argmax(-1) == packed.targets
         totals["token"] += float(right.sum())
@@ -190,28 +211,43 @@ def train_language(
     shadow = copy.deepcopy(student)
     random = Random(progress.step)
     opinions = _scored_packs(scored, packer)
-    history: list[float] = []
+    history: list[tuple[float, float]] = []
     for batch in Batches(pool, _PICTURE_BUDGET, seed=progress.step + 1):
         progress.set_rate(optimiser, peak=1e-3)
-        answer, level, dense = _step_losses(
-            student, losses, batch.pixels, _pack(packer, batch, random)
-        )
-        truth = dense_targets(batch.coverage, batch.severity)
-        loss = answer + _LEVEL_WEIGHT * level + _DENSE_WEIGHT * dense_loss(dense, truth)
+        packed = _pack(packer, batch, random)
+        learn_to_see = progress.step % _SEE_EVERY == 0
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs = student(batch.pixels, packed, learn_to_see)
+        answer = losses.answers(outputs.answers, packed)
+        right = nn_f.binary_cross_entropy_with_logits(outputs.options.float(), packed.option_right)
+        loss = answer + _LEVEL_WEIGHT * losses.levels(outputs.levels, packed)
+        loss = loss + _OPTION_WEIGHT * right
+        if learn_to_see:
+            truth = dense_targets(batch.coverage, batch.severity)
+            loss = loss + _DENSE_WEIGHT * dense_loss(outputs.dense, truth)
         optimiser.zero_grad()
         loss.backward()
         if progress.step % _SCORED_EVERY == 0:
             pixels, packed = next(opinions)
-            _, level, _ = _step_losses(student, losses, pixels, packed)
-            (_LEVEL_WEIGHT * level).backward()
+            with torch.autocast("cpu", torch.bfloat16):
+                levels = student(pixels, packed).levels
+            (_LEVEL_WEIGHT * losses.levels(levels, packed)).backward()
         nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimiser.step()
         average.update(student)
-        history.append(float(answer.detach()))
+        history.append((float(answer.detach()), float(right.detach())))
         if progress.advance(len(batch.records)) or progress.done:
             shadow.load_state_dict(average.weights)
             figures = {name: check(shadow, packer, losses, path) for name, path in checks.items()}
-            line = {**progress.state(), "loss": sum(history) / len(history), "checks": figures}
+            answer_loss, option_loss = (
+                sum(part) / len(history) for part in zip(*history, strict=True)
+            )
+            line = {
+                **progress.state(),
+                "loss": round(answer_loss, 4),
+                "option_loss": round(option_loss, 4),
+                "checks": figures,
+            }
             history.clear()
             with (run / "language.jsonl").open("a") as log:
                 log.write(json.dumps(line) + "\n")

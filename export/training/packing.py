@@ -56,7 +56,9 @@ class Packed:
 
     Hidden states of all blocks, flattened and joined in order, are indexed by `rows` [A], whose
     next tokens are `targets` [A] with `weights` [A]; `level_rows` [B] and `level_targets` [B, 5]
-    are for the score task. `image` is the slice of a prefix row that the picture fills.
+    are for the score task; `option_rows` [O] end the options of multiple-choice questions, of
+    which `option_right` [O] (0 or 1) are the answers. `image` is the slice of a prefix row that
+    the picture fills.
     """
 
     blocks: tuple[Block, ...]
@@ -66,6 +68,8 @@ class Packed:
     weights: Tensor
     level_rows: Tensor
     level_targets: Tensor
+    option_rows: Tensor
+    option_right: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,7 @@ class _Segment:
     picture: int
     tail: list[int]
     answer: list[int]
+    option_ends: list[int]
 
 
 class Packer:
@@ -101,12 +106,21 @@ class Packer:
 
     def _segments(self, examples: Sequence[Sequence[Example]]) -> list[_Segment]:
         flat = [(picture, example) for picture, row in enumerate(examples) for example in row]
-        tails = self._encode([self._prompts[e.task].tail(**e.fields) for _, e in flat])
+        texts = [self._prompts[e.task].tail(**e.fields) for _, e in flat]
+        tails = self._tokenizer.encode_batch(texts, add_special_tokens=False)
         answers = self._encode([e.answer for _, e in flat])
         return [
-            _Segment(example, picture, tail, [*answer, self._end])
-            for (picture, example), tail, answer in zip(flat, tails, answers, strict=True)
-            if len(tail) + len(answer) <= LENGTHS[-1]
+            _Segment(
+                example,
+                picture,
+                tail.ids,
+                [*answer, self._end],
+                _option_ends(example, text, tail.offsets),
+            )
+            for (picture, example), text, tail, answer in zip(
+                flat, texts, tails, answers, strict=True
+            )
+            if len(tail.ids) + len(answer) <= LENGTHS[-1]
         ]
 
     def pack(self, examples: Sequence[Sequence[Example]], rows: int, columns: int) -> Packed:
@@ -121,6 +135,7 @@ class Packer:
         at = blocks[0].ids.numel()
         learnt: list[tuple[int, int, float]] = []
         levels: list[tuple[int, tuple[float, ...]]] = []
+        options: list[tuple[int, bool]] = []
         shorter = 0
         for length in LENGTHS:
             fitting = [s for s in segments if shorter < len(s.tail) + len(s.answer) - 1 <= length]
@@ -130,7 +145,12 @@ class Packer:
             for row, segment in enumerate(fitting):
                 tokens = [*segment.tail, *segment.answer[:-1]]
                 ids[row, : len(tokens)], owner[row] = tokens, segment.picture
-                first = at + row * length + len(segment.tail) - 1
+                start = at + row * length
+                first = start + len(segment.tail) - 1
+                options += [
+                    (start + end, segment.example.answer == chr(ord("A") + index))
+                    for index, end in enumerate(segment.option_ends)
+                ]
                 if segment.example.levels is not None:
                     levels.append((first, segment.example.levels))
                     continue
@@ -148,7 +168,23 @@ class Packer:
             weights=torch.tensor(weights),
             level_rows=torch.tensor([row for row, _ in levels], dtype=torch.long),
             level_targets=torch.tensor([target for _, target in levels]).view(-1, len(LEVELS)),
+            option_rows=torch.tensor([row for row, _ in options], dtype=torch.long),
+            option_right=torch.tensor([right for _, right in options], dtype=torch.float32),
         )
+
+
+def _option_ends(example: Example, text: str, offsets: Sequence[tuple[int, int]]) -> list[int]:
+    """The last token of each option of a multiple-choice question in its prompt's text."""
+    options = example.fields.get("options")
+    if options is None:
+        return []
+    ends: list[int] = []
+    at = text.index(options)
+    for line in options.splitlines():
+        at += len(line)
+        ends.append(max(i for i, (_, stop) in enumerate(offsets) if stop <= at))
+        at += 1
+    return ends
 
 
 def _block(ids: np.ndarray, positions: np.ndarray, picture: Tensor | None) -> Block:
