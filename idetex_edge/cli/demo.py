@@ -100,8 +100,8 @@ def _view(clean: Assessment, spoilt: Assessment, output: Path) -> RenderableType
 
 def _comparison(found: Sequence[Distortion]) -> Table:
     """What was done beside the distortion found of the same type that fits it best."""
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
-    for name in ("what was done", "box", "what was found", "box"):
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("what was done", "where", "what was found"):
         table.add_column(name)
     table.add_column("overlap", justify="right")
     for harm in HARMS:
@@ -110,10 +110,10 @@ def _comparison(found: Sequence[Distortion]) -> Table:
             for distortion in found
             if distortion.type == harm.type and distortion.box is not None
         }
-        row = (Text("not found", "red"), "", "")
+        outcome = Text("nothing of the kind", "red")
+        best = max(fits, default=0.0)
         if fits:
-            best = max(fits)
-            words = f"{fits[best].severity} {harm.type.lower()}"
-            row = (Text(words, "green"), box_text(fits[best].box), f"{best:.0%}")
-        table.add_row(f"severe {harm.type.lower()}", box_text(harm.box), *row)
+            outcome = Text(f"{fits[best].severity} {harm.type.lower()}", "green")
+        done = f"severe {harm.type.lower()}"
+        table.add_row(done, box_text(harm.box), outcome, f"{best:.0%}" if fits else "")
     return table
