@@ -25,15 +25,15 @@ from PIL import Image
 from export.distortions.chance import Chance
 from export.distortions.compose import Spoiled, Truth, spoil
 from export.distortions.sheet import to_picture, to_tensor
+from export.pool.appearance import appearance_of
+from export.pool.fidelity import fidelity_of
+from export.pool.photos import clean_photos, list_photos
+from export.pool.shards import Record
 from export.supervision import choices
 from export.supervision.example import Example
 from export.supervision.grounding import region_perception
 from export.supervision.levels import level_of, pseudo_mos
 from export.supervision.truths import loss_of
-from export.training.appearance import appearance_of
-from export.training.fidelity import fidelity_of
-from export.training.photos import clean_photos, list_photos
-from export.training.pool import Record
 from idetex_edge import IdetexError, OutputError, RequestError
 from idetex_edge.cli.pictures import find_pictures
 from idetex_edge.cli.stages import showing_stages

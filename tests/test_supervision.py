@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export.distortions.compose import Truth
+from export.pool.appearance import Appearance
 from export.supervision import choices
 from export.supervision.descriptions import full_description, scene_text
 from export.supervision.example import Example
@@ -14,7 +15,6 @@ from export.supervision.grounding import detection, location, region_perception
 from export.supervision.levels import level_of, level_probabilities
 from export.supervision.places import PLACES, place_of, reach_of
 from export.supervision.truths import mirror, most_significant, within
-from export.training.appearance import Appearance
 from idetex_edge.parsing import parse_description, parse_grounding
 from idetex_edge.vocabulary import DISTORTIONS, LEVELS, SEVERITIES
 

@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
+from export.pool.photos import list_photos
+from export.pool.shards import Record, Shard, shard_folders, write_shard
 from export.student.architecture import PRESETS, configure, create
 from export.student.dct import dct_patch_kernels
 from export.student.tokenizer import SPECIAL_TOKENS, special_ids, train_tokenizer, write_tokenizer
@@ -27,8 +29,6 @@ from export.training.checkpoint import write_checkpoint
 from export.training.dense_head import cell_auc
 from export.training.language_stage import Losses, train_language
 from export.training.packing import LENGTHS, Packer
-from export.training.photos import list_photos
-from export.training.pool import Record, Shard, shard_folders, write_shard
 from export.training.scored import ScoredBatches
 from export.training.train import PROMPTS
 from export.training.vision_stage import train_vision

@@ -9,11 +9,11 @@ from random import Random
 from typing import Final
 
 from export.distortions.compose import Truth
+from export.pool.appearance import Appearance
 from export.supervision.example import Example
 from export.supervision.grounding import reference
 from export.supervision.places import place_of, plain_name_of
 from export.supervision.truths import most_significant
-from export.training.appearance import Appearance
 from idetex_edge.vocabulary import DISTORTIONS, QUALITY_SENTENCE, box_text
 
 _COUNTS: Final = ("no", "one", "two", "three", "four", "five", "six")

@@ -3,13 +3,13 @@
 from random import Random
 from typing import Final
 
+from export.pool.shards import Record
 from export.supervision import choices
 from export.supervision.descriptions import brief_description, full_description
 from export.supervision.example import Example
 from export.supervision.grounding import detection, location, region_perception
 from export.supervision.levels import level_of, level_probabilities, pseudo_mos
 from export.supervision.truths import mirror
-from export.training.pool import Record
 
 _DESCRIBED: Final = 0.5
 _BRIEFED: Final = 0.15

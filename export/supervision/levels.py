@@ -8,8 +8,8 @@ themselves. The original's own human score is the ceiling.
 import math
 from typing import Final
 
+from export.pool.shards import Record
 from export.supervision.truths import SEVERITY_LOSS
-from export.training.pool import Record
 from idetex_edge.vocabulary import LEVELS
 
 _TYPICAL_CLEAN_MOS: Final = 4.2

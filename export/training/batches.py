@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from export.pool.shards import Record, Shard, shard_folders
 from export.student.architecture import IMAGE_MEAN, IMAGE_STD
-from export.training.pool import Record, Shard, shard_folders
 
 
 @dataclass(frozen=True, slots=True)

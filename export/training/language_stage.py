@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from export.pool.shards import CELL
 from export.student.architecture import PRESETS, configure, create
 from export.student.tokenizer import special_ids
 from export.supervision.example import Example
@@ -24,7 +25,6 @@ from export.training.batched_vision import encode
 from export.training.batches import Batch, Batches
 from export.training.dense_head import DenseHead, dense_loss, dense_targets
 from export.training.packing import Packed, Packer
-from export.training.pool import CELL
 from export.training.progress import Progress, save_atomically
 from export.training.scored import ScoredBatches
 from idetex_edge.prompts import PromptSet

@@ -7,9 +7,9 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from export.pool.photos import Photo
 from export.student.architecture import MAX_PIXELS, MIN_PIXELS
 from export.training.batches import normalise
-from export.training.photos import Photo
 from idetex_edge.preprocess import smart_resize
 
 

@@ -15,12 +15,12 @@ from typing import Final
 import torch
 from tokenizers import Tokenizer
 
+from export.pool.photos import clean_photos, list_photos, scored_photos
+from export.pool.shards import SHARD, Record, Shard, shard_folders, write_shard
 from export.student.tokenizer import train_tokenizer
 from export.supervision.examples import examples_for
 from export.training.checkpoint import write_checkpoint
 from export.training.language_stage import train_language
-from export.training.photos import clean_photos, list_photos, scored_photos
-from export.training.pool import SHARD, Record, Shard, shard_folders, write_shard
 from export.training.scored import ScoredBatches
 from export.training.vision_stage import train_vision
 from idetex_edge.prompts import PromptSet
@@ -74,7 +74,7 @@ def train(
 ) -> Path:
     """Train a preset for so many minutes in all; returns the checkpoint's folder.
 
-    `photos` is a folder with a SOURCES.tsv (see `photos.py`); `pictures` how many are spoiled for
+    `photos` is a folder with a SOURCES.tsv (see `export.pool.photos`); `pictures` how many are spoiled for
     the pool; `texts` are files whose words the tokenizer should know besides our own.
     """
     pool = run / "pool"

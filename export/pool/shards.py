@@ -1,4 +1,4 @@
-"""A pool of spoiled pictures on disk, in shards of one size, for every stage to draw from.
+"""Spoiled pictures on disk, in shards of one size, for every stage of training to draw from.
 
 Spoiling costs as much as a training step on a CPU, so it is done once, by a process of its own;
 training maps the shards into memory and picks up new ones as they appear. A shard is a folder::
@@ -23,9 +23,9 @@ from torch import Tensor
 from export.distortions.chance import Chance
 from export.distortions.compose import Spoiled, Truth, spoil
 from export.distortions.masks import coverage
-from export.training.appearance import Appearance, appearance_of
-from export.training.fidelity import Fidelity, fidelity_of
-from export.training.photos import Photo
+from export.pool.appearance import Appearance, appearance_of
+from export.pool.fidelity import Fidelity, fidelity_of
+from export.pool.photos import Photo
 from idetex_edge.vocabulary import DISTORTIONS, SEVERITIES
 
 CELL: Final = 28
