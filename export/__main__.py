@@ -67,6 +67,7 @@ def train(
     minutes: Annotated[float, typer.Option(help="Time to train, all stages.", min=1)] = 120,
     preset: Annotated[str, typer.Option(help="Which model: nano or mini.")] = "nano",
     pictures: Annotated[int, typer.Option(help="Pictures to spoil for the pool.")] = 25_000,
+    processes: Annotated[int, typer.Option(help="Processes to train with, a core each.")] = 2,
     texts: Annotated[
         list[Path] | None, typer.Option(help="More text for the tokenizer to learn words from.")
     ] = None,
@@ -74,7 +75,7 @@ def train(
     """Train a model of our own from photographs, into RUN/checkpoint."""
     from export.training.train import train
 
-    typer.echo(train(preset, photos, run, minutes, pictures, texts or []))
+    typer.echo(train(preset, photos, run, minutes, pictures, processes, texts or []))
 
 
 @app.command()

@@ -21,15 +21,16 @@ from export.student.dct import dct_patch_kernels
 from export.student.tokenizer import SPECIAL_TOKENS, special_ids, train_tokenizer, write_tokenizer
 from export.supervision.example import Example
 from export.supervision.examples import examples_for
+from export.training import team
 from export.training.averaging import Average
 from export.training.batched_language import hidden_states
 from export.training.batched_vision import encode
 from export.training.batches import Batches, normalise
 from export.training.checkpoint import write_checkpoint
 from export.training.dense_head import cell_auc
-from export.training.language_stage import Losses, train_language
+from export.training.language_stage import train_language
+from export.training.losses import Losses
 from export.training.packing import LENGTHS, Packer
-from export.training.scored import ScoredBatches
 from export.training.train import PROMPTS
 from export.training.vision_stage import train_vision
 from idetex_edge.positions import mrope_positions
@@ -219,7 +220,7 @@ def test_both_stages_run_resume_and_make_a_loadable_checkpoint(
     run = tmp_path / "run"
     moment = 1e-4
     train_vision("nano", pool, {}, run, moment)
-    scored = ScoredBatches([p for p in listed if p.scored], 2, seed=0)
+    scored = [p for p in listed if p.scored] * 2
     for _ in range(2):
         train_language("nano", tokenizer, prompts, pool, scored, {}, run, moment)
     lines = [json.loads(line) for line in (run / "language.jsonl").read_text().splitlines()]
@@ -251,3 +252,20 @@ def test_answer_loss_is_cross_entropy_with_bells_on_numbers(
         sharp[0, packer.number_ids[guess]] = 4.0
         losses.append(float(Losses(packer, vocabulary).answers(sharp, packed)))
     assert losses[0] < losses[1] < losses[2]
+
+
+def _average_in_team(folder: Path) -> None:
+    module = torch.nn.Linear(2, 1)
+    number = float(team.rank() + 1)
+    for parameter in module.parameters():
+        parameter.grad = torch.full_like(parameter, number)
+    seconds = team.average_gradients(module, 10 * number)
+    means = {float(value) for p in module.parameters() for value in p.grad.flatten()}  # type: ignore[union-attr]
+    (folder / str(team.rank())).write_text(json.dumps([sorted(means), seconds]))
+
+
+def test_a_team_averages_its_gradients_and_clocks(tmp_path: Path) -> None:
+    team.train_together(2, _average_in_team, tmp_path)
+    for member in range(2):
+        assert json.loads((tmp_path / str(member)).read_text()) == [[1.5], 15.0]
+    assert team.average_gradients(torch.nn.Linear(1, 1), 3.0) == 3.0

@@ -13,11 +13,11 @@ _CHECK_SECONDS: Final = 300.0
 
 
 class Progress:
-    """Counts steps, pictures and minutes; the learning rate follows the share of minutes spent."""
+    """Counts steps, pictures and seconds; the learning rate follows the share of time spent."""
 
     def __init__(self, minutes: float) -> None:
         self._budget = minutes * 60
-        self._spent = 0.0
+        self.seconds = 0.0
         self._at = time.monotonic()
         self._checked = 0.0
         self.step = 0
@@ -26,18 +26,18 @@ class Progress:
     @property
     def done(self) -> bool:
         """Whether the budget is spent."""
-        return self._spent >= self._budget
+        return self.seconds >= self._budget
 
     def advance(self, pictures: int) -> bool:
         """Count one step; true when it is time to validate and save."""
         now = time.monotonic()
-        self._spent += now - self._at
+        self.seconds += now - self._at
         self._at = now
         self.step += 1
         self.pictures += pictures
-        due = self._spent - self._checked >= _CHECK_SECONDS
+        due = self.seconds - self._checked >= _CHECK_SECONDS
         if due:
-            self._checked = self._spent
+            self._checked = self.seconds
         return due
 
     def set_rate(self, optimiser: torch.optim.Optimizer, peak: float) -> None:
@@ -45,7 +45,7 @@ class Progress:
 
         A parameter group may scale it by its own `scale`.
         """
-        share = min(1.0, self._spent / self._budget)
+        share = min(1.0, self.seconds / self._budget)
         ramp = min(1.0, (self.step + 1) / 100, share / _WARMUP + 0.05)
         fall = _FLOOR + (1 - _FLOOR) * 0.5 * (1 + math.cos(math.pi * share))
         for group in optimiser.param_groups:
@@ -56,13 +56,13 @@ class Progress:
         return {
             "step": self.step,
             "pictures": self.pictures,
-            "minutes": round(self._spent / 60, 2),
+            "minutes": round(self.seconds / 60, 2),
         }
 
     def load(self, state: dict[str, float]) -> None:
         """Go on from a checkpoint."""
         self.step, self.pictures = int(state["step"]), int(state["pictures"])
-        self._spent = self._checked = state["minutes"] * 60
+        self.seconds = self._checked = state["minutes"] * 60
 
 
 def save_atomically(state: dict[str, Any], path: Path) -> None:

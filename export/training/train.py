@@ -21,7 +21,7 @@ from export.student.tokenizer import train_tokenizer
 from export.supervision.examples import examples_for
 from export.training.checkpoint import write_checkpoint
 from export.training.language_stage import train_language
-from export.training.scored import ScoredBatches
+from export.training.team import train_together
 from export.training.vision_stage import train_vision
 from idetex_edge.prompts import PromptSet
 
@@ -33,7 +33,6 @@ _VISION_SHARE: Final = 0.3
 _CHECK_SHARDS: Final = 8
 _CHECK_SEED: Final = 900_000
 _FIRST_SHARDS: Final = 60
-_SCORED_BATCH: Final = 4
 _TOKENIZER_SHARDS: Final = 80
 
 
@@ -70,12 +69,19 @@ def _said(pool: Path, prompts: PromptSet) -> Iterator[str]:
 
 
 def train(
-    preset: str, photos: Path, run: Path, minutes: float, pictures: int, texts: list[Path]
+    preset: str,
+    photos: Path,
+    run: Path,
+    minutes: float,
+    pictures: int,
+    processes: int,
+    texts: list[Path],
 ) -> Path:
     """Train a preset for so many minutes in all; returns the checkpoint's folder.
 
-    `photos` is a folder with a SOURCES.tsv (see `export.pool.photos`); `pictures` how many are spoiled for
-    the pool; `texts` are files whose words the tokenizer should know besides our own.
+    `photos` is a folder with a SOURCES.tsv (see `export.pool.photos`); `pictures` how many are
+    spoiled for the pool; `processes` how many train together, a core each; `texts` are files whose
+    words the tokenizer should know besides our own.
     """
     pool = run / "pool"
     pool.mkdir(parents=True, exist_ok=True)
@@ -93,15 +99,14 @@ def train(
         train_tokenizer([*_said(pool, prompts), *more]).save(str(vocabulary))
     tokenizer = Tokenizer.from_file(str(vocabulary))
     train_vision(preset, pool, checks, run, minutes * _VISION_SHARE)
-    scored = ScoredBatches(
-        scored_photos(list_photos(photos), held_out=False), _SCORED_BATCH, seed=1
-    )
-    train_language(
+    train_together(
+        processes,
+        train_language,
         preset,
         tokenizer,
         prompts,
         pool,
-        scored,
+        scored_photos(list_photos(photos), held_out=False),
         checks,
         run,
         minutes * (1 - _VISION_SHARE),

@@ -1,0 +1,40 @@
+"""What packed answers cost: next tokens, soft numbers, soft levels."""
+
+import torch
+from torch import Tensor
+
+from export.training.packing import Packed, Packer
+
+_NUMBER_SPREAD = 6.0
+
+
+class Losses:
+    """The losses over packed answers: next tokens, soft numbers, soft levels."""
+
+    def __init__(self, packer: Packer, vocabulary: int) -> None:
+        numbers = packer.number_ids
+        self._level_ids = packer.level_ids
+        self._number_of = torch.full((vocabulary,), -1)
+        self._number_of[numbers] = torch.arange(len(numbers))
+        self._numbers = numbers
+
+    def answers(self, logits: Tensor, packed: Packed) -> Tensor:
+        """Weighted cross-entropy; a coordinate's neighbours share its probability.
+
+        logits: [A, vocabulary]. Numbers are learnt as a bell `_NUMBER_SPREAD` thousandths wide:
+        a box edge is never known to the thousandth.
+        """
+        log = logits.float().log_softmax(-1)
+        exact = -log.gather(1, packed.targets[:, None])[:, 0]
+        number = self._number_of[packed.targets]
+        at = (number >= 0).nonzero()[:, 0]
+        grid = torch.arange(len(self._numbers))
+        bell = -((grid - number[at][:, None]) ** 2) / (2 * _NUMBER_SPREAD**2)
+        soft = -(log[at[:, None], self._numbers] * bell.softmax(-1)).sum(-1)
+        losses = exact.index_put((at,), soft)
+        return (losses * packed.weights).sum() / packed.weights.sum()
+
+    def levels(self, logits: Tensor, packed: Packed) -> Tensor:
+        """Cross-entropy of the level words against their soft targets, over the vocabulary."""
+        log = logits.float().log_softmax(-1)[:, self._level_ids]
+        return -(packed.level_targets * log).sum(-1).mean()
