@@ -10,6 +10,7 @@ from typing import Final
 
 from export.distortions.compose import Truth
 from export.pool.appearance import Appearance
+from export.supervision.choices import article
 from export.supervision.example import Example
 from export.supervision.grounding import reference
 from export.supervision.places import place_of, plain_name_of
@@ -91,7 +92,7 @@ def scene_text(looks: Appearance) -> str:
     tone = ""
     if looks.colour >= _COLOUR[0][0] and abs(looks.warmth) > 0.06:
         tone = " in warm tones" if looks.warmth > 0 else " in cool tones"
-    return f"The image shows a {light} scene with {contrast} contrast and {colour}{tone}."
+    return f"The image shows {article(light)} {light} scene with {contrast} contrast and {colour}{tone}."
 
 
 def _kind_text(kind: str, truths: Sequence[Truth], random: Random) -> str:

@@ -117,7 +117,7 @@ def train_language(
     opinions = _scored_packs(ScoredBatches(scored, _SCORED_BATCH, seed), packer)
     history: list[tuple[float, float]] = []
     for batch in Batches(pool, _PICTURE_BUDGET, seed=seed + 1):
-        progress.set_rate(optimiser, peak=1e-3)
+        progress.set_rate(optimiser, peak=1.6e-3)
         packed = _pack(packer, batch, random)
         learn_to_see = progress.step % _SEE_EVERY == 0
         with torch.autocast("cpu", torch.bfloat16):
