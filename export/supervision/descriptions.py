@@ -92,7 +92,8 @@ def scene_text(looks: Appearance) -> str:
     tone = ""
     if looks.colour >= _COLOUR[0][0] and abs(looks.warmth) > 0.06:
         tone = " in warm tones" if looks.warmth > 0 else " in cool tones"
-    return f"The image shows {article(light)} {light} scene with {contrast} contrast and {colour}{tone}."
+    scene = f"{article(light)} {light} scene"
+    return f"The image shows {scene} with {contrast} contrast and {colour}{tone}."
 
 
 def _kind_text(kind: str, truths: Sequence[Truth], random: Random) -> str:
