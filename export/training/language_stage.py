@@ -27,7 +27,7 @@ from export.training.student import Student
 from export.training.team import average_gradients, rank
 from idetex_edge.prompts import PromptSet
 
-_PICTURE_BUDGET = 450_000
+_PICTURE_BUDGET = 225_000
 _DENSE_WEIGHT = 0.15
 _LEVEL_WEIGHT = 0.5
 _VISION_RATE = 0.4
@@ -53,7 +53,7 @@ def check(student: Student, packer: Packer, losses: Losses, pool: Path) -> dict[
     totals = {"loss": 0.0, "token": 0.0, "choice": 0.0}
     tokens = choices = 0.0
     letters = torch.tensor([packer.id_of(letter) for letter in "ABCD"])
-    batches = 12
+    batches = 24
     for batch in islice(Batches(pool, _PICTURE_BUDGET, seed=5), batches):
         packed = _pack(packer, batch, random)
         with torch.autocast("cpu", torch.bfloat16):
