@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
 from export.pool.photos import list_photos
 from export.pool.shards import Record, Shard, shard_folders, write_shard
-from export.student.architecture import PRESETS, configure, create
+from export.student.architecture import IMAGE_MEAN, IMAGE_STD, PRESETS, configure, create
 from export.student.dct import dct_patch_kernels
 from export.student.tokenizer import SPECIAL_TOKENS, special_ids, train_tokenizer, write_tokenizer
 from export.supervision.example import Example
@@ -83,7 +83,7 @@ def test_batched_vision_equals_transformers(
 ) -> None:
     photo = Image.fromarray(skimage.data.astronaut()).resize((width, height))
     pixels = normalise(np.array(photo).transpose(2, 0, 1))
-    processor = Preprocessor(14, 2, 2, 28 * 28, 10**6, (0.5,) * 3, (0.5,) * 3)
+    processor = Preprocessor(14, 2, 2, 28 * 28, 10**6, IMAGE_MEAN, IMAGE_STD)
     patched = processor.patchify(photo)
     grid = torch.tensor([[1, *patched.grid]])
     output = student.model.visual(torch.from_numpy(patched.patches), grid)

@@ -19,7 +19,8 @@ def _through(image: Tensor, kernel: Tensor) -> Tensor:
 def _grid(radius: float) -> tuple[Tensor, Tensor]:
     reach = math.ceil(radius)
     axis = torch.arange(-reach, reach + 1, dtype=torch.float32)
-    return torch.meshgrid(axis, axis, indexing="ij")
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    return y, x
 
 
 def disk(image: Tensor, radius: float, chance: Chance) -> Tensor:

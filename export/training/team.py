@@ -7,16 +7,16 @@ meet to average their gradients keep two cores busy.
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import ParamSpec
 
 import torch
 import torch.distributed as dist
 from torch import nn
+from typing_extensions import TypeVarTuple, Unpack
 
-_Args = ParamSpec("_Args")
+_Args = TypeVarTuple("_Args")
 
 
-def train_together(size: int, work: Callable[_Args, None], *args: _Args.args) -> None:
+def train_together(size: int, work: Callable[[Unpack[_Args]], None], *args: Unpack[_Args]) -> None:
     """Run `work(*args)` in `size` processes at once; fails when one of them does."""
     with TemporaryDirectory() as folder:
         context = torch.multiprocessing.get_context("spawn")
