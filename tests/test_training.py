@@ -243,7 +243,9 @@ def test_answer_loss_is_cross_entropy_with_bells_on_numbers(
     logits = torch.randn(len(packed.targets), vocabulary)
     loss = Losses(packer, vocabulary).answers(logits, packed)
     assert loss == pytest.approx(float(cross_entropy(logits, packed.targets)), rel=1e-5)
+    assert packed.option_right.tolist() == [0.0]
     packed = packer.pack([[Example("grounding", "500")]], 2, 2)
+    assert float(Losses(packer, vocabulary).options(torch.empty(0), packed)) == 0.0
     sharp = torch.zeros(len(packed.targets), vocabulary)
     sharp[1, packed.targets[1]] = 50.0
     losses: list[float] = []

@@ -8,7 +8,6 @@ from pathlib import Path
 from random import Random
 
 import torch
-import torch.nn.functional as nn_f
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
@@ -123,7 +122,7 @@ def train_language(
         with torch.autocast("cpu", torch.bfloat16):
             outputs = student(batch.pixels, packed, learn_to_see)
         answer = losses.answers(outputs.answers, packed)
-        right = nn_f.binary_cross_entropy_with_logits(outputs.options.float(), packed.option_right)
+        right = losses.options(outputs.options, packed)
         loss = answer + _LEVEL_WEIGHT * losses.levels(outputs.levels, packed)
         loss = loss + _OPTION_WEIGHT * right
         if learn_to_see:

@@ -1,6 +1,7 @@
 """What packed answers cost: next tokens, soft numbers, soft levels."""
 
 import torch
+import torch.nn.functional as nn_f
 from torch import Tensor
 
 from export.training.packing import Packed, Packer
@@ -38,3 +39,10 @@ class Losses:
         """Cross-entropy of the level words against their soft targets, over the vocabulary."""
         log = logits.float().log_softmax(-1)[:, self._level_ids]
         return -(packed.level_targets * log).sum(-1).mean()
+
+    def options(self, logits: Tensor, packed: Packed) -> Tensor:
+        """Binary cross-entropy of options being the answer; 0 where a batch asks no questions."""
+        total = nn_f.binary_cross_entropy_with_logits(
+            logits.float(), packed.option_right, reduction="sum"
+        )
+        return total / max(1, len(packed.option_right))
