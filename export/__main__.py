@@ -68,6 +68,9 @@ def train(
     preset: Annotated[str, typer.Option(help="Which model: nano or mini.")] = "nano",
     pictures: Annotated[int, typer.Option(help="Pictures to spoil for the pool.")] = 25_000,
     processes: Annotated[int, typer.Option(help="Processes to train with, a core each.")] = 2,
+    start: Annotated[
+        Path | None, typer.Option(help="Checkpoint to train further, such as checkpoints/nano.")
+    ] = None,
     texts: Annotated[
         list[Path] | None, typer.Option(help="More text for the tokenizer to learn words from.")
     ] = None,
@@ -75,7 +78,7 @@ def train(
     """Train a model of our own from photographs, into RUN/checkpoint."""
     from export.training.train import train
 
-    typer.echo(train(preset, photos, run, minutes, pictures, processes, texts or []))
+    typer.echo(train(preset, photos, run, minutes, pictures, processes, texts or [], start))
 
 
 @app.command()

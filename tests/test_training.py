@@ -232,6 +232,11 @@ def test_both_stages_run_resume_and_make_a_loadable_checkpoint(
     name = "model.language_model.layers.0.mlp.up_proj.weight"
     assert torch.equal(dict(model.named_parameters())[name], saved[f"model.{name}"])
     assert PromptSet.from_dict(json.loads((output / "prompts.json").read_text())) == prompts
+    further = tmp_path / "further"
+    further.mkdir()
+    train_language("nano", tokenizer, prompts, pool, scored, {}, further, moment, start=output)
+    moved = torch.load(further / "model.pt", weights_only=True)["model"][f"model.{name}"]
+    assert torch.allclose(moved, saved[f"model.{name}"], atol=1e-3)
 
 
 def test_answer_loss_is_cross_entropy_with_bells_on_numbers(

@@ -87,8 +87,12 @@ def train_language(
     checks: dict[str, Path],
     run: Path,
     minutes: float,
+    start: Path | None = None,
 ) -> None:
-    """Train the whole model for so many minutes in all, from `run`/vision.pt or `run`/model.pt.
+    """Train the whole model for so many minutes in all.
+
+    It goes on from `run`/model.pt where there is one; else it begins with the checkpoint folder
+    `start`, or with stage one's `run`/vision.pt.
 
     Alone, or in every process of a team (`team.py`), of which the first checks and saves. Writes
     `model.pt` (weights, averaged weights, optimiser, progress) and a line a check to
@@ -108,7 +112,10 @@ def train_language(
         optimiser.load_state_dict(state["optimiser"])
         progress.load(state["progress"])
     else:
-        student.load_tower(run / "vision.pt")
+        if start:
+            student.load_checkpoint(start)
+        else:
+            student.load_tower(run / "vision.pt")
         average = Average(student)
     shadow = copy.deepcopy(student)
     seed = progress.step + 1_000_003 * rank()

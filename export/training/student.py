@@ -71,6 +71,11 @@ class Student(nn.Module):
             dense=self.head(features),
         )
 
+    def load_checkpoint(self, folder: Path) -> None:
+        """Take the weights of a checkpoint folder; the heads, which it lacks, start afresh."""
+        trained = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+        self.model.load_state_dict(trained.state_dict())
+
     def load_tower(self, vision: Path) -> None:
         """Take the averaged tower and dense head of stage one (`vision.pt`)."""
         weights = torch.load(vision, weights_only=True)["average"]["weights"]

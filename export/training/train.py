@@ -76,29 +76,33 @@ def train(
     pictures: int,
     processes: int,
     texts: list[Path],
+    start: Path | None = None,
 ) -> Path:
     """Train a preset for so many minutes in all; returns the checkpoint's folder.
 
     `photos` is a folder with a SOURCES.tsv (see `export.pool.photos`); `pictures` how many are
     spoiled for the pool; `processes` how many train together, a core each; `texts` are files whose
-    words the tokenizer should know besides our own.
+    words the tokenizer should know besides our own. With a checkpoint folder as `start`, its
+    weights and tokenizer are trained further, all tasks at once.
     """
     pool = run / "pool"
     pool.mkdir(parents=True, exist_ok=True)
-    prompts = PromptSet.from_dict(json.loads(PROMPTS.read_text()))
+    words = start / "prompts.json" if start else PROMPTS
+    prompts = PromptSet.from_dict(json.loads(words.read_text()))
     context = get_context("spawn")
-    _spoil_on(photos, pool, _FIRST_SHARDS)
-    spoiler = context.Process(
-        target=_spoil_on, args=(photos, pool, -(-pictures // SHARD)), daemon=True
-    )
+    shards = -(-pictures // SHARD)
+    _spoil_on(photos, pool, min(_FIRST_SHARDS, shards))
+    spoiler = context.Process(target=_spoil_on, args=(photos, pool, shards), daemon=True)
     spoiler.start()
     checks = _make_checks(photos, run)
-    vocabulary = run / "tokenizer.json"
+    vocabulary = (start or run) / "tokenizer.json"
     if not vocabulary.exists():
         more = [path.read_text() for path in texts]
         train_tokenizer([*_said(pool, prompts), *more]).save(str(vocabulary))
     tokenizer = Tokenizer.from_file(str(vocabulary))
-    train_vision(preset, pool, checks, run, minutes * _VISION_SHARE)
+    vision_minutes = 0.0 if start else minutes * _VISION_SHARE
+    if not start:
+        train_vision(preset, pool, checks, run, vision_minutes)
     train_together(
         processes,
         train_language,
@@ -109,7 +113,8 @@ def train(
         scored_photos(list_photos(photos), held_out=False),
         checks,
         run,
-        minutes * (1 - _VISION_SHARE),
+        minutes - vision_minutes,
+        start,
     )
     spoiler.terminate()
     output = run / "checkpoint"
