@@ -17,23 +17,21 @@ _MERGE = 2
 class Windows:
     """How the merged cells of a rows x columns grid fall into windows, edges being smaller.
 
-    `order` [rows * columns] lists raster cells window by window; `groups` gives (first cell,
-    windows, cells in each) for every window shape in that order.
+    `order` [rows * columns] lists raster cells window by window; `groups` gives (windows,
+    cells in each) for every window shape in that order.
     """
 
     def __init__(self, rows: int, columns: int, side: int) -> None:
         raster = torch.arange(rows * columns).view(rows, columns)
         parts: list[Tensor] = []
-        self.groups: list[tuple[int, int, int]] = []
-        at = 0
+        self.groups: list[tuple[int, int]] = []
         for top, height in _spans(rows, side):
             for left, width in _spans(columns, side):
                 block = raster[top : top + height, left : left + width]
                 tall, wide = min(side, height), min(side, width)
                 tiles = block.reshape(height // tall, tall, width // wide, wide).transpose(1, 2)
                 cells = tiles.reshape(-1, tall * wide)
-                self.groups.append((at, cells.shape[0], cells.shape[1]))
-                at += cells.numel()
+                self.groups.append((cells.shape[0], cells.shape[1]))
                 parts.append(cells.flatten())
         self.order = torch.cat(parts)
         self.raster = torch.argsort(self.order)
@@ -71,7 +69,7 @@ def _attend(
     hidden: Tensor,
     cos: Tensor,
     sin: Tensor,
-    groups: list[tuple[int, int, int]],
+    groups: list[tuple[int, int]],
 ) -> Tensor:
     batch, patches, width = hidden.shape
     heads = block.attn.num_heads
@@ -80,12 +78,12 @@ def _attend(
     cos, sin = cos.to(qkv.dtype)[:, None, None], sin.to(qkv.dtype)[:, None, None]
     query, key = _turn(turning, cos, sin).unbind(2)
     # Split, not sliced: a slice's gradient is a whole tensor of zeros for every group.
-    sizes = [count * cells * _MERGE * _MERGE for _, count, cells in groups]
+    sizes = [count * cells * _MERGE * _MERGE for count, cells in groups]
     parts = zip(
         groups, *(part.split(sizes, dim=1) for part in (query, key, value.squeeze(2))), strict=True
     )
     outputs: list[Tensor] = []
-    for (_, count, cells), *window in parts:
+    for (count, cells), *window in parts:
         size = cells * _MERGE * _MERGE
         q, k, v = (part.reshape(batch * count, size, heads, -1).transpose(1, 2) for part in window)
         # Plain matrix products: their backward runs on the CPU's bf16 units, SDPA's does not.
@@ -112,7 +110,7 @@ def encode(tower: Any, pixels: Tensor) -> Tensor:
     hidden = hidden.view(batch, -1, depth)
     heads = tower.blocks[0].attn.num_heads
     cos, sin = _rotary(rows, columns, depth // heads, windows.order)
-    whole = [(0, 1, rows * columns)]
+    whole = [(1, rows * columns)]
     for index, block in enumerate(tower.blocks):
         groups = whole if index in tower.fullatt_block_indexes else windows.groups
         hidden = hidden + _attend(block, _norm(block.norm1, hidden), cos, sin, groups)
