@@ -24,7 +24,7 @@ from PIL import Image
 
 from export.distortions.chance import Chance
 from export.distortions.compose import Spoiled, Truth, spoil
-from export.distortions.sheet import to_picture, to_tensor
+from export.distortions.pictures import to_picture, to_tensor
 from export.pool.appearance import appearance_of
 from export.pool.fidelity import fidelity_of
 from export.pool.photos import clean_photos, list_photos

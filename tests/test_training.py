@@ -14,8 +14,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
-from export.pool.photos import list_photos
-from export.pool.shards import Record, Shard, shard_folders, write_shard
+from export.distortions.chance import Chance
+from export.distortions.pictures import to_picture
+from export.pool.photos import Photo, list_photos
+from export.pool.shards import Record, Shard, as_seen, shard_folders, size_to_spoil, write_shard
 from export.student.architecture import IMAGE_MEAN, IMAGE_STD, PRESETS, configure, create
 from export.student.dct import dct_patch_kernels
 from export.student.tokenizer import SPECIAL_TOKENS, special_ids, train_tokenizer, write_tokenizer
@@ -27,12 +29,22 @@ from export.training.batched_language import hidden_states
 from export.training.batched_vision import encode
 from export.training.batches import Batches, normalise
 from export.training.checkpoint import write_checkpoint
-from export.training.dense_head import cell_auc
-from export.training.language_stage import train_language
+from export.training.evidence import (
+    GRADES,
+    cell_auc,
+    evidence_loss,
+    grade_targets,
+    looks_of,
+    told,
+)
+from export.training.language_stage import LANGUAGE, READING, train_language
 from export.training.losses import Losses
-from export.training.packing import LENGTHS, Packer
+from export.training.optimiser import Optimiser
+from export.training.packing import Packer
+from export.training.student import Student
 from export.training.train import PROMPTS
-from export.training.vision_stage import train_vision
+from export.training.vision_stage import Witness, train_vision
+from idetex_edge.errors import ExportError
 from idetex_edge.positions import mrope_positions
 from idetex_edge.preprocess import Preprocessor
 from idetex_edge.prompts import PromptSet
@@ -131,7 +143,7 @@ def test_packed_language_equals_transformers(
             assert float((ours - expected).abs().max() / expected.abs().max()) < 1e-5
             compared += 1
         at += rows * length
-    assert compared >= 2 * len(LENGTHS)
+    assert compared == 5
 
 
 def test_packed_targets_are_the_answers(tokenizer: Tokenizer, prompts: PromptSet) -> None:
@@ -189,6 +201,28 @@ def test_average_follows_the_weights() -> None:
     assert torch.allclose(average.weights["weight"], module.weight, atol=1e-3)
 
 
+def test_pictures_are_spoiled_at_other_sizes_than_they_are_seen(photos: Path) -> None:
+    sizes = [size_to_spoil(224, 336, Chance(seed)) for seed in range(200)]
+    assert 0.2 < np.mean([size == (224, 336) for size in sizes]) < 0.4
+    assert 0.25 < np.mean([height > 240 for height, _ in sizes]) < 0.45
+    image = torch.rand(3, 250, 340)
+    seen = as_seen(image, 224, 336)
+    processor = Preprocessor(14, 2, 2, 28 * 28, 10**6, IMAGE_MEAN, IMAGE_STD)
+    theirs = processor.patchify(to_picture(image))
+    assert seen.shape == (3, 224, 336)
+    assert theirs.grid == (18, 24)
+    assert as_seen(image, 252, 336).mean() == pytest.approx(
+        255 * (theirs.patches.mean() + 1) / 2, abs=0.01
+    )
+
+
+def test_too_small_photographs_are_refused(tmp_path: Path) -> None:
+    Image.new("RGB", (100, 300)).save(tmp_path / "small.png")
+    photo = Photo(tmp_path / "small.png", "x", None, scored=False, held_out=False)
+    with pytest.raises(ExportError, match=r"no photograph in .* holds"):
+        write_shard(tmp_path / "pool", [photo], tmp_path, seed=1, held_out=False)
+
+
 def test_shards_and_records_survive_the_disk(photos: Path, tmp_path: Path) -> None:
     listed = list_photos(photos)
     assert {p.path.name for p in listed if p.held_out and not p.scored} == {"coffee.png"}
@@ -210,7 +244,7 @@ def test_shards_and_records_survive_the_disk(photos: Path, tmp_path: Path) -> No
     assert {"score", "grounding", "region", "locate"} <= kinds
 
 
-def test_both_stages_run_resume_and_make_a_loadable_checkpoint(
+def test_stages_run_resume_and_make_a_loadable_checkpoint(
     photos: Path, tmp_path: Path, tokenizer: Tokenizer, prompts: PromptSet
 ) -> None:
     listed = list_photos(photos)
@@ -221,10 +255,12 @@ def test_both_stages_run_resume_and_make_a_loadable_checkpoint(
     moment = 1e-4
     train_vision("nano", pool, {}, run, moment)
     scored = [p for p in listed if p.scored] * 2
-    for _ in range(2):
-        train_language("nano", tokenizer, prompts, pool, scored, {}, run, moment)
-    lines = [json.loads(line) for line in (run / "language.jsonl").read_text().splitlines()]
-    assert lines[-1]["step"] == len(lines) == 2
+    for stage in (READING, LANGUAGE):
+        for _ in range(2):
+            train_language(stage, "nano", tokenizer, prompts, pool, scored, {}, run, moment)
+        written = (run / f"{stage.name}.jsonl").read_text()
+        lines = [json.loads(line) for line in written.splitlines()]
+        assert lines[-1]["step"] == len(lines) == 2
     output = tmp_path / "checkpoint"
     write_checkpoint("nano", tokenizer, prompts, run / "model.pt", output)
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(output)
@@ -234,9 +270,78 @@ def test_both_stages_run_resume_and_make_a_loadable_checkpoint(
     assert PromptSet.from_dict(json.loads((output / "prompts.json").read_text())) == prompts
     further = tmp_path / "further"
     further.mkdir()
-    train_language("nano", tokenizer, prompts, pool, scored, {}, further, moment, start=output)
-    moved = torch.load(further / "model.pt", weights_only=True)["model"][f"model.{name}"]
+    train_vision("nano", pool, {}, further, moment, start=output)
+    train_language(
+        READING, "nano", tokenizer, prompts, pool, scored, {}, further, moment, start=output
+    )
+    moved = torch.load(further / "reading.pt", weights_only=True)["model"][f"model.{name}"]
     assert torch.allclose(moved, saved[f"model.{name}"], atol=1e-3)
+    tower = torch.load(further / "vision.pt", weights_only=True)["model"]
+    name = "blocks.0.attn.qkv.weight"
+    assert torch.allclose(tower[f"tower.{name}"], saved[f"model.model.visual.{name}"], atol=1e-3)
+
+
+def test_a_joined_tower_says_what_the_language_model_learnt_to_read(
+    photos: Path, tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    pool = tmp_path / "pool"
+    clean = [p for p in list_photos(photos) if not p.scored]
+    write_shard(pool, clean, photos, seed=2, held_out=False)
+    train_vision("nano", pool, {}, tmp_path, 1e-4)
+    witness = Witness("nano")
+    witness.load_state_dict(
+        torch.load(tmp_path / "vision.pt", weights_only=True)["average"]["weights"]
+    )
+    student = Student("nano", tokenizer)
+    student.join(tmp_path / "vision.pt")
+    pixels = next(iter(Batches(pool, 300_000, seed=1))).pixels
+    with torch.no_grad():
+        evidence = witness(pixels)
+        features = encode(student.model.model.visual, pixels)
+        assert torch.allclose(features, student.testify(evidence), atol=1e-4)
+        assert torch.allclose(student.witness(features), evidence, atol=1e-2)
+
+
+def test_testimony_is_the_truth_with_errors(photos: Path, tmp_path: Path) -> None:
+    pool = tmp_path / "pool"
+    clean = [p for p in list_photos(photos) if not p.scored]
+    write_shard(pool, clean, photos, seed=2, held_out=False)
+    batch = next(iter(Batches(pool, 1_000_000, seed=1)))
+    targets, looks = grade_targets(batch.coverage, batch.severity), looks_of(batch.pixels)
+    heard = told(targets, looks, torch.Generator().manual_seed(3))
+    again = told(targets, looks, torch.Generator().manual_seed(3))
+    assert torch.equal(heard, again)
+    scores, truth = heard[..., :GRADES].flatten(), targets.flatten() > 0.5
+    assert 0.95 < cell_auc(scores, truth) < 1.0
+    exact = torch.cat((torch.logit(targets, eps=1e-4), looks), dim=-1)
+    assert evidence_loss(exact, targets, looks) < evidence_loss(heard, targets, looks)
+
+
+def test_looks_are_the_means_of_cells() -> None:
+    pixels = torch.zeros(1, 3, 56, 28)
+    pixels[0, :, 28:] = 0.5
+    looks = looks_of(pixels)
+    assert looks.shape == (1, 2, 4)
+    assert looks[0, :, 0].tolist() == pytest.approx([0.0, 1.0], abs=1e-5)
+    assert looks[0, :, 1:3].abs().max() < 1e-4
+
+
+def test_matrices_go_to_muon_and_all_else_to_adam(tokenizer: Tokenizer) -> None:
+    student = Student("nano", tokenizer)
+    text = student.model.model.language_model
+    before = {name: value.clone() for name, value in text.state_dict().items()}
+    optimiser = Optimiser({"text": (text, 0.5)})
+    for parameter in text.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimiser.step(1e-3)
+    after = text.state_dict()
+    assert all(parameter.grad is None for parameter in text.parameters())
+    moved = after["embed_tokens.weight"] - before["embed_tokens.weight"]
+    assert torch.allclose(moved.abs(), torch.full_like(moved, 5e-4), rtol=0.05, atol=1e-6)
+    name = "layers.0.mlp.up_proj.weight"
+    change = after[name] - before[name]
+    singular = torch.linalg.svdvals(change)
+    assert singular.max() / singular.min() < 3
 
 
 def test_answer_loss_is_cross_entropy_with_bells_on_numbers(

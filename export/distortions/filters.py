@@ -10,6 +10,9 @@ _TO_YCC = (
     (0.5, -0.418688, -0.081312),
 )
 
+_FFT_STEP = 32
+"""Transforms are taken over sides rounded up to this: prime lengths are many times slower."""
+
 
 def convolve(image: Tensor, kernel: Tensor) -> Tensor:
     """Convolve each channel of [C, H, W] with an odd-sided kernel [k, k], edges reflected.
@@ -23,8 +26,8 @@ def convolve(image: Tensor, kernel: Tensor) -> Tensor:
     if pad_y < radius or pad_x < radius:
         rest_x, rest_y = radius - pad_x, radius - pad_y
         padded = nn_f.pad(padded[None], (rest_x, rest_x, rest_y, rest_y), mode="replicate")[0]
-    size = padded.shape[-2:]
-    spectrum = torch.fft.rfft2(padded) * torch.fft.rfft2(kernel.to(image), s=size)
+    size = [-(-side // _FFT_STEP) * _FFT_STEP for side in padded.shape[-2:]]
+    spectrum = torch.fft.rfft2(padded, s=size) * torch.fft.rfft2(kernel.to(image), s=size)
     full = torch.fft.irfft2(spectrum, s=size)
     return full[..., 2 * radius : 2 * radius + height, 2 * radius : 2 * radius + width]
 
@@ -57,8 +60,8 @@ def resize(image: Tensor, height: int, width: int, mode: str) -> Tensor:
 
 
 def to_ycc(image: Tensor) -> Tensor:
-    """RGB [3, H, W] to JPEG's YCbCr (BT.601, full range); chroma centred on 0."""
-    return torch.einsum("ij,jhw->ihw", torch.tensor(_TO_YCC, device=image.device), image)
+    """RGB [..., 3, H, W] to JPEG's YCbCr (BT.601, full range); chroma centred on 0."""
+    return torch.einsum("ij,...jhw->...ihw", torch.tensor(_TO_YCC, device=image.device), image)
 
 
 def from_ycc(planes: Tensor) -> Tensor:

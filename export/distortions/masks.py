@@ -91,6 +91,6 @@ def bounds(mask: Tensor) -> tuple[int, int, int, int]:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def coverage(mask: Tensor, cell: int) -> Tensor:
-    """The share of each cell x cell square that the mask [H, W] covers."""
-    return nn_f.avg_pool2d(mask[None, None], cell)[0, 0]
+def coverage(mask: Tensor, rows: int, columns: int) -> Tensor:
+    """The share of each cell of a rows x columns grid that the mask [H, W] covers."""
+    return nn_f.adaptive_avg_pool2d(mask[None, None], (rows, columns))[0, 0]

@@ -4,31 +4,18 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-import numpy as np
-import torch
 from PIL import Image, ImageDraw
-from torch import Tensor
 
 from export.distortions.causes import CAUSES
 from export.distortions.chance import Chance
 from export.distortions.compose import spoil
+from export.distortions.pictures import to_picture, to_tensor
 from idetex_edge.errors import ExportError
 from idetex_edge.vocabulary import BOX_SCALE, DISTORTIONS, SEVERITIES
 
 _CELL: Final = 256
 _COMPOSED: Final = 12
 _SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp")
-
-
-def to_tensor(picture: Image.Image) -> Tensor:
-    """An RGB picture as float32 [3, H, W] in 0..1."""
-    return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).float() / 255
-
-
-def to_picture(image: Tensor) -> Image.Image:
-    """The inverse of `to_tensor`, clipped and rounded to 8 bits."""
-    array = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-    return Image.fromarray(array)
 
 
 def cause_sheet(photos: list[Path], distortion: str, cell: int = _CELL) -> Image.Image:

@@ -4,6 +4,7 @@ import csv
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -28,10 +29,22 @@ class Photo:
     scored: bool
     held_out: bool
 
+    def holds(self, height: int, width: int) -> bool:
+        """Whether so large a crop can be cut out of it."""
+        own_width, own_height = _size_of(self.path)
+        return own_height >= height and own_width >= width
+
     def load(self) -> np.ndarray:
         """The picture, RGB uint8 [H, W, 3]."""
         with Image.open(self.path) as picture:
             return np.array(picture.convert("RGB"))
+
+
+@cache
+def _size_of(path: Path) -> tuple[int, int]:
+    """Width and height, from the header alone."""
+    with Image.open(path) as picture:
+        return picture.size
 
 
 def list_photos(folder: Path) -> list[Photo]:

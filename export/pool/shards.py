@@ -18,14 +18,17 @@ from typing import Any, Final
 import numpy as np
 import torch
 import torch.nn.functional as nn_f
+from PIL import Image
 from torch import Tensor
 
 from export.distortions.chance import Chance
 from export.distortions.compose import Spoiled, Truth, spoil
 from export.distortions.masks import coverage
+from export.distortions.pictures import to_picture
 from export.pool.appearance import Appearance, appearance_of
 from export.pool.fidelity import Fidelity, fidelity_of
 from export.pool.photos import Photo
+from idetex_edge.errors import ExportError
 from idetex_edge.vocabulary import DISTORTIONS, SEVERITIES
 
 CELL: Final = 28
@@ -41,6 +44,8 @@ SIZES: Final = (
     ((364, 252), 2),
     ((420, 560), 1),
     ((560, 420), 1),
+    ((476, 644), 1),
+    ((644, 476), 1),
     ((364, 644), 1),
     ((504, 504), 1),
     ((560, 840), 0.5),
@@ -48,6 +53,16 @@ SIZES: Final = (
 """Picture sizes (height, width) in the pool and how often each is drawn."""
 
 SHARD: Final = 64
+
+_AS_SPOILED: Final = 0.3
+_NEARLY: Final = (0.95, 1.06)
+_LARGER: Final = (1.06, 1.4)
+"""How the pictures that are spoiled relate to the ones that a model sees.
+
+A runtime resizes what it is given to whole cells, and shrinks what is over its pixel budget, so
+noise, blocks and stairs reach a model resampled more often than not. `_AS_SPOILED` of the shards
+are not; of the others half are resized a little, each axis by its own factor, half shrunk.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +92,10 @@ class Record:
         return cls(**data)
 
 
-def crop_to(photo: np.ndarray, height: int, width: int, chance: Chance) -> Tensor | None:
-    """Shrink a photograph somewhat, at random, and cut [3, height, width] out of it.
-
-    None when it is too small: enlarging would be a distortion of its own.
-    """
+def crop_to(photo: np.ndarray, height: int, width: int, chance: Chance) -> Tensor:
+    """Shrink a photograph [H, W, 3] somewhat, at random, and cut [3, height, width] out of it."""
     full_height, full_width = photo.shape[:2]
     least = max(height / full_height, width / full_width)
-    if least > 1.0:
-        return None
     scale = 1.0 if chance.random() < 0.3 else chance.log_uniform(least, 1.0)
     image = torch.from_numpy(photo).permute(2, 0, 1).float() / 255
     if scale < 0.97:
@@ -97,14 +107,35 @@ def crop_to(photo: np.ndarray, height: int, width: int, chance: Chance) -> Tenso
     return image.flip(-1) if chance.random() < 0.5 else image
 
 
-def cell_maps(spoiled: Spoiled) -> tuple[np.ndarray, np.ndarray]:
-    """Per-cell coverage (0..255) and severity (0..3) of each distortion, uint8 [10, h, w]."""
-    height, width = spoiled.image.shape[1] // CELL, spoiled.image.shape[2] // CELL
+def size_to_spoil(height: int, width: int, chance: Chance) -> tuple[int, int]:
+    """The size (height, width) at which to spoil pictures that a model sees as height x width."""
+    if chance.random() < _AS_SPOILED:
+        return height, width
+    if chance.random() < 0.5:
+        return round(height * chance.uniform(*_NEARLY)), round(width * chance.uniform(*_NEARLY))
+    factor = chance.uniform(*_LARGER)
+    return round(height * factor), round(width * factor)
+
+
+def as_seen(image: Tensor, height: int, width: int) -> np.ndarray:
+    """A picture [3, H, W] in 0..1 resized as the image processor does, uint8 [3, height, width]."""
+    picture = to_picture(image)
+    if picture.size != (width, height):
+        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(picture).transpose(2, 0, 1)
+
+
+def cell_maps(spoiled: Spoiled, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Per-cell coverage (0..255) and severity (0..3) of each distortion, uint8 [10, h, w].
+
+    Cells are those of the picture as the model sees it, height x width.
+    """
+    height, width = height // CELL, width // CELL
     share = np.zeros((len(DISTORTIONS), height, width), np.uint8)
     severity = np.zeros_like(share)
     for truth, mask in zip(spoiled.truths, spoiled.masks, strict=True):
         kind = DISTORTIONS.index(truth.type)
-        cells = (coverage(mask, CELL) * 255).round().byte().numpy()
+        cells = (coverage(mask, height, width) * 255).round().byte().numpy()
         share[kind] = np.maximum(share[kind], cells)
         grade = SEVERITIES.index(truth.severity) + 1
         severity[kind] = np.maximum(severity[kind], np.where(cells > 0, grade, 0))
@@ -114,23 +145,32 @@ def cell_maps(spoiled: Spoiled) -> tuple[np.ndarray, np.ndarray]:
 def write_shard(
     folder: Path, photos: Sequence[Photo], root: Path, seed: int, held_out: bool
 ) -> Path:
-    """Spoil `SHARD` pictures of one size drawn by `seed` and put the shard in `folder`."""
+    """Spoil `SHARD` pictures of one size drawn by `seed` and put the shard in `folder`.
+
+    Raises ExportError when no photograph is large enough for any size.
+    """
     chance = Chance(seed)
-    (height, width), _ = chance.choices(SIZES, [weight for _, weight in SIZES])[0]
+    sizes = [size for size in SIZES if any(photo.holds(*size[0]) for photo in photos)]
+    if not sizes:
+        raise ExportError(f"no photograph in {root} holds {SIZES[0][0]} px; give larger ones")
+    (height, width), _ = chance.choices(sizes, [weight for _, weight in sizes])[0]
+    # Enlarging would be a distortion of its own.
+    wanted = size_to_spoil(height, width, chance)
+    large = [photo for photo in photos if photo.holds(*wanted)]
+    if not large:
+        wanted = (height, width)
+        large = [photo for photo in photos if photo.holds(*wanted)]
     images = np.empty((SHARD, 3, height, width), np.uint8)
     grid = (SHARD, len(DISTORTIONS), height // CELL, width // CELL)
     shares, severities = np.empty(grid, np.uint8), np.empty(grid, np.uint8)
     records: list[Record] = []
-    while len(records) < SHARD:
-        photo = chance.choice(photos)
-        clean = crop_to(photo.load(), height, width, chance)
-        if clean is None:
-            continue
+    for row in range(SHARD):
+        photo = chance.choice(large)
+        clean = crop_to(photo.load(), *wanted, chance)
         picture_seed = chance.getrandbits(48)
         spoiled = spoil(clean, picture_seed, held_out)
-        row = len(records)
-        images[row] = (spoiled.image * 255).round().byte().numpy()
-        shares[row], severities[row] = cell_maps(spoiled)
+        images[row] = as_seen(spoiled.image, height, width)
+        shares[row], severities[row] = cell_maps(spoiled, height, width)
         name = photo.path.relative_to(root).as_posix()
         fidelity = fidelity_of(clean, spoiled.image)
         looks = appearance_of(spoiled.image)

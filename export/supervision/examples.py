@@ -1,7 +1,7 @@
 """All the questions asked about one pooled picture in one training step."""
 
+from collections.abc import Callable
 from random import Random
-from typing import Final
 
 from export.pool.shards import Record
 from export.supervision import choices
@@ -9,11 +9,8 @@ from export.supervision.descriptions import brief_description, full_description
 from export.supervision.example import Example
 from export.supervision.grounding import detection, location, region_perception
 from export.supervision.levels import level_of, level_probabilities, pseudo_mos
+from export.supervision.mixture import EVERYTHING, Mixture, counts
 from export.supervision.truths import mirror
-
-_DESCRIBED: Final = 0.5
-_BRIEFED: Final = 0.15
-"""How often a picture is described: the long answers cost the most and teach the least each."""
 
 
 def score_example(mos: float) -> Example:
@@ -22,26 +19,25 @@ def score_example(mos: float) -> Example:
 
 
 def examples_for(
-    record: Record, mirrored: tuple[bool, bool], random: Random, questions: int = 8
+    record: Record, mirrored: tuple[bool, bool], random: Random, mixture: Mixture = EVERYTHING
 ) -> list[Example]:
-    """The score, boxes, a type, two regions, often a description, up to `questions` choices."""
+    """Questions about a pooled picture, mirrored (left-right, top-bottom) or not, by a mixture.
+
+    A choice that the picture gives no cause for is left out.
+    """
     truths = mirror(record.truths, *mirrored)
     mos = pseudo_mos(record)
-    level = level_of(mos)
-    looks = record.appearance
-    found: list[Example] = [
-        score_example(mos),
-        detection(truths),
-        region_perception(truths, random),
-        region_perception(truths, random),
-        location(truths, random),
+    level, looks = level_of(mos), record.appearance
+    makers: dict[str, Callable[[], Example | None]] = {
+        "score": lambda: score_example(mos),
+        "grounding": lambda: detection(truths),
+        "region": lambda: region_perception(truths, random),
+        "locate": lambda: location(truths, random),
+        "choice": lambda: random.choice(choices.CHOICES)(truths, random),
+        "description": lambda: full_description(truths, looks, level, random),
+        "brief": lambda: brief_description(truths, looks, level),
+    }
+    asked = [
+        makers[task]() for task, count in counts(mixture, random).items() for _ in range(count)
     ]
-    if random.random() < _DESCRIBED:
-        found.append(full_description(truths, looks, level, random))
-    if random.random() < _BRIEFED:
-        found.append(brief_description(truths, looks, level))
-    for _ in range(questions):
-        example = random.choice(choices.CHOICES)(truths, random)
-        if example is not None:
-            found.append(example)
-    return found
+    return [example for example in asked if example is not None]

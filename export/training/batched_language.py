@@ -8,23 +8,14 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import torch
-import torch.nn.functional as nn_f
 from torch import Tensor
 
 from export.student.architecture import HEAD_DIM
 from export.training.packing import Block
+from export.training.pointwise import rms_norm, rotate, swiglu
 
 _MIDDLE: Final = 2 / 3
 """How deep the middle layer is: deep enough to see, with layers left to act on what is seen."""
-
-
-def _norm(norm: Any, hidden: Tensor) -> Tensor:
-    return nn_f.rms_norm(hidden, norm.weight.shape, norm.weight, norm.variance_epsilon)
-
-
-def _turn(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    first, second = values.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
 def _causal(length: int, past: int, like: Tensor) -> Tensor:
@@ -49,14 +40,14 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 def _layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor, blocks: Sequence[Block]) -> Tensor:
     attention = layer.self_attn
-    normed = _norm(layer.input_layernorm, hidden)
+    normed = rms_norm(layer.input_layernorm, hidden)
     query, key, value = (
         projection(normed).unflatten(-1, (-1, HEAD_DIM))
         for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
     )
     cos, sin = cos.to(query.dtype), sin.to(query.dtype)
-    query = _turn(query * HEAD_DIM**-0.5, cos, sin)
-    key = _turn(key, cos, sin)
+    query = rotate(query * HEAD_DIM**-0.5, cos, sin)
+    key = rotate(key, cos, sin)
     # Split, not sliced: a slice's gradient is a whole tensor of zeros for every block.
     sizes = [block.ids.numel() for block in blocks]
     parts = zip(blocks, query.split(sizes), key.split(sizes), value.split(sizes), strict=True)
@@ -73,9 +64,9 @@ def _layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor, blocks: Sequenc
             v = torch.cat((prefix_value[block.picture], v), dim=2)
         outputs.append(_attend(q, k, v))
     hidden = hidden + attention.o_proj(torch.cat(outputs))
-    normed = _norm(layer.post_attention_layernorm, hidden)
+    normed = rms_norm(layer.post_attention_layernorm, hidden)
     mlp = layer.mlp
-    return hidden + mlp.down_proj(nn_f.silu(mlp.gate_proj(normed)) * mlp.up_proj(normed))
+    return hidden + mlp.down_proj(swiglu(mlp.gate_proj(normed), mlp.up_proj(normed)))
 
 
 def hidden_states(text: Any, embeddings: Tensor, blocks: Sequence[Block]) -> tuple[Tensor, Tensor]:
@@ -91,4 +82,4 @@ def hidden_states(text: Any, embeddings: Tensor, blocks: Sequence[Block]) -> tup
         hidden = _layer(layer, hidden, cos, sin, blocks)
         if index + 1 == round(len(text.layers) * _MIDDLE):
             middle = hidden
-    return _norm(text.norm, hidden), middle
+    return rms_norm(text.norm, hidden), middle

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as nn_f
 from torch import Tensor
 
+from export.training.pointwise import rms_norm, rotate, swiglu
+
 _MERGE = 2
 
 
@@ -43,7 +45,7 @@ def _spans(length: int, side: int) -> list[tuple[int, int]]:
 
 
 def _rotary(rows: int, columns: int, head_dim: int, order: Tensor) -> tuple[Tensor, Tensor]:
-    """Cos and sin [patches, head_dim], patches in window order, four to a cell."""
+    """Cos and sin [patches, head_dim / 2], patches in window order, four to a cell."""
     y, x = torch.meshgrid(
         torch.arange(rows * _MERGE), torch.arange(columns * _MERGE), indexing="ij"
     )
@@ -55,13 +57,7 @@ def _rotary(rows: int, columns: int, head_dim: int, order: Tensor) -> tuple[Tens
     quarter = head_dim // 4
     rates = 10000.0 ** -(torch.arange(quarter).float() / quarter)
     angles = torch.cat((by_cell(y)[:, None] * rates, by_cell(x)[:, None] * rates), dim=1)
-    angles = torch.cat((angles, angles), dim=1)
     return angles.cos(), angles.sin()
-
-
-def _turn(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    first, second = values.chunk(2, dim=-1)
-    return values * cos + torch.cat((-second, first), dim=-1) * sin
 
 
 def _attend(
@@ -76,7 +72,7 @@ def _attend(
     qkv = block.attn.qkv(hidden).view(batch, patches, 3, heads, width // heads)
     turning, value = qkv.split((2, 1), dim=2)
     cos, sin = cos.to(qkv.dtype)[:, None, None], sin.to(qkv.dtype)[:, None, None]
-    query, key = _turn(turning, cos, sin).unbind(2)
+    query, key = rotate(turning, cos, sin).unbind(2)
     # Split, not sliced: a slice's gradient is a whole tensor of zeros for every group.
     sizes = [count * cells * _MERGE * _MERGE for count, cells in groups]
     parts = zip(
@@ -113,11 +109,9 @@ def encode(tower: Any, pixels: Tensor) -> Tensor:
     whole = [(1, rows * columns)]
     for index, block in enumerate(tower.blocks):
         groups = whole if index in tower.fullatt_block_indexes else windows.groups
-        hidden = hidden + _attend(block, _norm(block.norm1, hidden), cos, sin, groups)
-        hidden = hidden + block.mlp(_norm(block.norm2, hidden))
-    normed = _norm(tower.merger.ln_q, hidden).view(batch, rows * columns, -1)
+        hidden = hidden + _attend(block, rms_norm(block.norm1, hidden), cos, sin, groups)
+        normed = rms_norm(block.norm2, hidden)
+        mlp = block.mlp
+        hidden = hidden + mlp.down_proj(swiglu(mlp.gate_proj(normed), mlp.up_proj(normed)))
+    normed = rms_norm(tower.merger.ln_q, hidden).view(batch, rows * columns, -1)
     return tower.merger.mlp(normed)[:, windows.raster]
-
-
-def _norm(norm: Any, hidden: Tensor) -> Tensor:
-    return nn_f.rms_norm(hidden, norm.weight.shape, norm.weight, norm.variance_epsilon)

@@ -6,11 +6,17 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
-from transformers import GenerationConfig
+from transformers import GenerationConfig, Qwen2_5_VLForConditionalGeneration
 
 from export.student.architecture import PRESETS, configure, create
 from export.student.tokenizer import special_ids, write_tokenizer
+from export.training.course import averaged_weights
 from idetex_edge.prompts import PromptSet
+
+
+def trained_model(folder: Path) -> Qwen2_5_VLForConditionalGeneration:
+    """The model of a checkpoint folder, in float32."""
+    return Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
 
 
 def write_checkpoint(
@@ -23,7 +29,7 @@ def write_checkpoint(
     """
     ids = special_ids(tokenizer)
     model = create(configure(PRESETS[preset], ids, tokenizer.get_vocab_size()))
-    weights = torch.load(saved, weights_only=True)["average"]["weights"]
+    weights = averaged_weights(saved)
     model.load_state_dict(
         {k.removeprefix("model."): v for k, v in weights.items() if k.startswith("model.")}
     )

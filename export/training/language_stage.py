@@ -1,11 +1,16 @@
-"""Stage two: the whole model learns all tasks, vision tower included, from packed questions."""
+"""Stages two and three: all tasks, from packed questions.
 
-import copy
-import json
+In stage two, *reading*, the language model learns every task from the truth as a tower might put it
+(`evidence.told`); no pixel is encoded. In stage three, *language*, the whole model sees,
+vision tower included, and learns people's scores beside.
+"""
+
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from random import Random
+from typing import Final
 
 import torch
 from tokenizers import Tokenizer
@@ -13,51 +18,80 @@ from torch import Tensor, nn
 
 from export.pool.photos import Photo
 from export.pool.shards import CELL
+from export.supervision import mixture
 from export.supervision.example import Example
 from export.supervision.examples import examples_for, score_example
-from export.training.averaging import Average
+from export.supervision.mixture import EVERYTHING, Mixture
+from export.training.batched_vision import encode
 from export.training.batches import Batch, Batches
-from export.training.dense_head import dense_loss, dense_targets
+from export.training.course import Course, averaged_weights
+from export.training.evidence import evidence_loss, grade_targets, looks_of, told
 from export.training.losses import Losses
+from export.training.optimiser import Optimiser
 from export.training.packing import Packed, Packer
-from export.training.progress import Progress, save_atomically
 from export.training.scored import ScoredBatches
 from export.training.student import Student
 from export.training.team import average_gradients, rank
 from idetex_edge.prompts import PromptSet
 
-_PICTURE_BUDGET = 225_000
-_DENSE_WEIGHT = 0.15
-_LEVEL_WEIGHT = 0.5
-_VISION_RATE = 0.4
-_SCORED_EVERY = 6
+_WEIGHTS = {"loss": 1.0, "options": 0.7, "levels": 0.5, "evidence": 0.15}
+_SCORED_EVERY = 4
 _SCORED_BATCH = 4
-_SEE_EVERY = 3
-_OPTION_WEIGHT = 0.7
+_TOWER_SHARE = 0.4
+_CHECK_BATCHES = 24
+_CHECK_PIXELS = 225_000
 
 
-def _pack(packer: Packer, batch: Batch, random: Random) -> Packed:
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One of the two stages: `name` is its files', `pixels` the budget of a step's batch.
+
+    `sees`: whether the features are the tower's; it learns itself every `tower_every` steps.
+    """
+
+    name: str
+    sees: bool
+    pixels: int
+    rate: float
+    mixture: Mixture
+    tower_every: int = 1
+
+
+READING: Final = Stage("reading", False, 450_000, 1.5e-3, mixture.READING)
+LANGUAGE: Final = Stage("model", True, 300_000, 1.0e-3, mixture.EVERYTHING, tower_every=2)
+
+
+def _pack(packer: Packer, batch: Batch, random: Random, mixture: Mixture) -> Packed:
     examples = [
-        examples_for(record, mirrored, random)
+        examples_for(record, mirrored, random, mixture)
         for record, mirrored in zip(batch.records, batch.mirrored, strict=True)
     ]
     height, width = batch.pixels.shape[-2:]
     return packer.pack(examples, height // CELL, width // CELL)
 
 
+def _features(student: Student, stage: Stage, batch: Batch, generator: torch.Generator) -> Tensor:
+    """Image features [B, cells, width], seen or told."""
+    if stage.sees:
+        return encode(student.model.model.visual, batch.pixels)
+    targets = grade_targets(batch.coverage, batch.severity)
+    return student.testify(told(targets, looks_of(batch.pixels), generator))
+
+
 @torch.no_grad()
-def check(student: Student, packer: Packer, losses: Losses, pool: Path) -> dict[str, float]:
+def check(
+    student: Student, stage: Stage, packer: Packer, losses: Losses, pool: Path
+) -> dict[str, float]:
     """Teacher-forced figures on a pool: loss, token accuracy, choice accuracy."""
-    random = Random(11)
+    random, generator = Random(11), torch.Generator().manual_seed(11)
     totals = {"loss": 0.0, "token": 0.0, "choice": 0.0}
     tokens = choices = 0.0
     letters = torch.tensor([packer.id_of(letter) for letter in "ABCD"])
-    batches = 24
-    for batch in islice(Batches(pool, _PICTURE_BUDGET, seed=5), batches):
-        packed = _pack(packer, batch, random)
+    for batch in islice(Batches(pool, _CHECK_PIXELS, seed=5), _CHECK_BATCHES):
+        packed = _pack(packer, batch, random, EVERYTHING)
         with torch.autocast("cpu", torch.bfloat16):
-            logits = student(batch.pixels, packed).answers
-        totals["loss"] += float(losses.answers(logits, packed)) / batches
+            logits = student(_features(student, stage, batch, generator), packed).answers
+        totals["loss"] += float(losses.answers(logits, packed)) / _CHECK_BATCHES
         right = logits.argmax(-1) == packed.targets
         totals["token"] += float(right.sum())
         tokens += len(right)
@@ -70,15 +104,21 @@ def check(student: Student, packer: Packer, losses: Losses, pool: Path) -> dict[
     return {name: round(value, 4) for name, value in totals.items()}
 
 
-def _optimiser(student: Student) -> torch.optim.AdamW:
-    tower = list(student.model.model.visual.parameters())
-    known = {id(p) for p in tower}
-    rest = [p for p in student.parameters() if id(p) not in known]
-    groups = [{"params": rest, "scale": 1.0}, {"params": tower, "scale": _VISION_RATE}]
-    return torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.03)
+def _optimiser(student: Student, stage: Stage) -> Optimiser:
+    model = student.model.model
+    modules: dict[str, tuple[nn.Module, float]] = {
+        "text": (model.language_model, 1.0),
+        "options": (student.option_head, 1.0),
+    }
+    if stage.sees:
+        modules |= {"tower": (model.visual, _TOWER_SHARE), "witness": (student.witness, 1.0)}
+    else:
+        modules["testify"] = (student.testify, 1.0)
+    return Optimiser(modules)
 
 
 def train_language(
+    stage: Stage,
     preset: str,
     tokenizer: Tokenizer,
     prompts: PromptSet,
@@ -89,90 +129,65 @@ def train_language(
     minutes: float,
     start: Path | None = None,
 ) -> None:
-    """Train the whole model for so many minutes in all.
+    """Train one stage for so many minutes in all.
 
-    It goes on from `run`/model.pt where there is one; else it begins with the checkpoint folder
-    `start`, or with stage one's `run`/vision.pt.
+    It goes on from the stage's own file in `run` where there is one. Else reading begins with the
+    checkpoint folder `start` or with fresh weights, and language with what reading left
+    (`reading.pt`), joined to the tower of stage one (`vision.pt`).
 
-    Alone, or in every process of a team (`team.py`), of which the first checks and saves. Writes
-    `model.pt` (weights, averaged weights, optimiser, progress) and a line a check to
-    `language.jsonl`.
+    Alone, or in every process of a team (`team.py`), of which the first validates and saves.
+    Writes `<stage>.pt` and `<stage>.jsonl` (see `Course`).
     """
     student = Student(preset, tokenizer)
     packer = Packer(tokenizer, prompts)
     losses = Losses(packer, tokenizer.get_vocab_size())
-    optimiser = _optimiser(student)
-    progress = Progress(minutes)
-    saved = run / "model.pt"
-    if saved.exists():
-        state = torch.load(saved, weights_only=True)
-        student.load_state_dict(state["model"])
-        average = Average(student)
-        average.load(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
-        progress.load(state["progress"])
-    else:
-        if start:
-            student.load_checkpoint(start)
-        else:
-            student.load_tower(run / "vision.pt")
-        average = Average(student)
-    shadow = copy.deepcopy(student)
-    seed = progress.step + 1_000_003 * rank()
-    random = Random(seed)
+    optimiser = _optimiser(student, stage)
+    course = Course(run, stage.name, minutes, student, optimiser, leads=rank() == 0)
+
+    def begin() -> None:
+        if stage.sees:
+            student.load_state_dict(averaged_weights(run / f"{READING.name}.pt"))
+            student.join(run / "vision.pt")
+        elif start:
+            student.load_checkpoint(start, tokenizer)
+
+    def validate(averaged: Student) -> dict[str, dict[str, float]]:
+        return {name: check(averaged, stage, packer, losses, path) for name, path in checks.items()}
+
+    course.begin(begin)
+    seed = course.step + 1_000_003 * rank()
+    random, generator = Random(seed), torch.Generator().manual_seed(seed)
     opinions = _scored_packs(ScoredBatches(scored, _SCORED_BATCH, seed), packer)
-    history: list[tuple[float, float]] = []
-    for batch in Batches(pool, _PICTURE_BUDGET, seed=seed + 1):
-        progress.set_rate(optimiser, peak=1.6e-3)
-        packed = _pack(packer, batch, random)
-        learn_to_see = progress.step % _SEE_EVERY == 0
+    for batch in Batches(pool, stage.pixels, seed=seed + 1):
+        packed = _pack(packer, batch, random, stage.mixture)
+        tower_learns = stage.sees and course.step % stage.tower_every == 0
         with torch.autocast("cpu", torch.bfloat16):
-            outputs = student(batch.pixels, packed, learn_to_see)
-        answer = losses.answers(outputs.answers, packed)
-        right = losses.options(outputs.options, packed)
-        loss = answer + _LEVEL_WEIGHT * losses.levels(outputs.levels, packed)
-        loss = loss + _OPTION_WEIGHT * right
-        if learn_to_see:
-            truth = dense_targets(batch.coverage, batch.severity)
-            loss = loss + _DENSE_WEIGHT * dense_loss(outputs.dense, truth)
-        optimiser.zero_grad()
-        loss.backward()
-        if progress.step % _SCORED_EVERY == 0:
+            with torch.set_grad_enabled(tower_learns or not stage.sees):
+                features = _features(student, stage, batch, generator)
+            outputs = student(features, packed)
+            evidence = student.witness(features)
+        parts = {
+            "loss": losses.answers(outputs.answers, packed),
+            "options": losses.options(outputs.options, packed),
+            "levels": losses.levels(outputs.levels, packed),
+        }
+        total = sum((_WEIGHTS[name] * part for name, part in parts.items()), torch.zeros(()))
+        if tower_learns:
+            truth = grade_targets(batch.coverage, batch.severity)
+            parts["evidence"] = evidence_loss(evidence, truth, looks_of(batch.pixels))
+            total = total + _WEIGHTS["evidence"] * parts["evidence"]
+        total.backward()
+        if stage.sees and course.step % _SCORED_EVERY == 0:
             pixels, packed = next(opinions)
             with torch.autocast("cpu", torch.bfloat16):
-                levels = student(pixels, packed).levels
-            (_LEVEL_WEIGHT * losses.levels(levels, packed)).backward()
-        progress.seconds = average_gradients(student, progress.seconds)
+                levels = student(encode(student.model.model.visual, pixels), packed).levels
+            (_WEIGHTS["levels"] * losses.levels(levels, packed)).backward()
+        course.seconds = average_gradients(student, course.seconds)
         nn.utils.clip_grad_norm_(student.parameters(), 1.0)
-        optimiser.step()
-        average.update(student)
-        history.append((float(answer.detach()), float(right.detach())))
-        due = progress.advance(len(batch.records)) or progress.done
-        if due and rank() == 0:
-            shadow.load_state_dict(average.weights)
-            figures = {name: check(shadow, packer, losses, path) for name, path in checks.items()}
-            answer_loss, option_loss = (
-                sum(part) / len(history) for part in zip(*history, strict=True)
-            )
-            line = {
-                **progress.state(),
-                "loss": round(answer_loss, 4),
-                "option_loss": round(option_loss, 4),
-                "checks": figures,
-            }
-            history.clear()
-            with (run / "language.jsonl").open("a") as log:
-                log.write(json.dumps(line) + "\n")
-            save_atomically(
-                {
-                    "model": student.state_dict(),
-                    "average": average.state(),
-                    "optimiser": optimiser.state_dict(),
-                    "progress": progress.state(),
-                },
-                saved,
-            )
-        if progress.done:
+        optimiser.step(course.rate(stage.rate))
+        figures = {name: float(part.detach()) for name, part in parts.items()}
+        course.advance(len(batch.records), figures, validate)
+        if course.done:
             return
 
 

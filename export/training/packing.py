@@ -31,10 +31,8 @@ TASK_WEIGHTS: Final = {
 }
 """What a token of each task's answer weighs in the loss."""
 
-LENGTHS: Final = (48, 80, 144, 352)
+LENGTHS: Final = (32, 48, 64, 80, 112, 160, 240, 352)
 """The lengths of question blocks; rows are padded up to the first that holds them."""
-
-_LEAST_ROWS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +138,9 @@ class Packer:
         for length in LENGTHS:
             fitting = [s for s in segments if shorter < len(s.tail) + len(s.answer) - 1 <= length]
             shorter = length
-            ids = np.zeros((max(_LEAST_ROWS, len(fitting)), length), np.int64)
+            if not fitting:
+                continue
+            ids = np.zeros((len(fitting), length), np.int64)
             owner = np.zeros(len(ids), np.int64)
             for row, segment in enumerate(fitting):
                 tokens = [*segment.tail, *segment.answer[:-1]]

@@ -1,4 +1,4 @@
-"""The model while it trains: the student itself and the heads that help it learn."""
+"""The model in training: its own weights, and heads that are dropped afterwards."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,30 +11,30 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from export.student.architecture import PRESETS, configure, create
 from export.student.tokenizer import special_ids
 from export.training.batched_language import hidden_states
-from export.training.batched_vision import encode
-from export.training.dense_head import DenseHead
+from export.training.checkpoint import trained_model
+from export.training.course import averaged_weights
+from export.training.evidence import ABSENT, EVIDENCE, GRADES, PRESENT, evidence_head
 from export.training.packing import Packed
+from idetex_edge.vocabulary import DISTORTIONS, SEVERITIES
 
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """Logits of packed questions: answers [A, vocabulary], levels [B, vocabulary], options [O].
-
-    `dense` [B, cells, 10, 3] are the dense head's.
-    """
+    """Logits of packed questions: answers [A, vocabulary], levels [B, vocabulary], options [O]."""
 
     answers: Tensor
     levels: Tensor
     options: Tensor
-    dense: Tensor
 
 
 class Student(nn.Module):
-    """A preset's whole model with two heads that are dropped afterwards.
+    """A preset's whole model with three heads that are dropped afterwards.
 
-    `head` keeps the vision tower honest (`dense_head.py`). `option_head` tells from a middle
-    layer, at the end of each option of a multiple-choice question, whether it is the answer: what
-    the letter has to be read from. Without it, letters stay at chance for thousands of steps.
+    `witness` reads image features as evidence (`evidence.py`) and keeps the tower honest;
+    `testify` is its inverse, for a language model that learns from evidence before it sees.
+    `option_head` tells from a middle layer, at the end of each option of a multiple-choice
+    question, whether it is the answer: what the letter has to be read from. Without it, letters
+    stay at chance for thousands of steps.
     """
 
     def __init__(self, preset: str, tokenizer: Tokenizer) -> None:
@@ -42,15 +42,15 @@ class Student(nn.Module):
         sizes = PRESETS[preset]
         config = configure(sizes, special_ids(tokenizer), tokenizer.get_vocab_size())
         self.model: Qwen2_5_VLForConditionalGeneration = create(config)
-        self.head = DenseHead(sizes.text_width)
+        self.witness = evidence_head(sizes.text_width)
+        self.testify = nn.Linear(EVIDENCE, sizes.text_width)
+        self.speak_in_words(tokenizer)
         self.option_head = nn.Sequential(
             nn.LayerNorm(sizes.text_width), nn.Linear(sizes.text_width, 1)
         )
 
-    def forward(self, pixels: Tensor, packed: Packed, learn_to_see: bool = True) -> Outputs:
-        """Run the model over packed questions; the tower learns only when asked to."""
-        with torch.set_grad_enabled(learn_to_see and torch.is_grad_enabled()):
-            features = encode(self.model.model.visual, pixels)
+    def forward(self, features: Tensor, packed: Packed) -> Outputs:
+        """Read packed questions about pictures with image features [B, cells, width]."""
         text = self.model.model.language_model
         embedded = [text.embed_tokens(block.ids) for block in packed.blocks]
         prefix = embedded[0]
@@ -68,18 +68,56 @@ class Student(nn.Module):
             answers=self.model.lm_head(hidden[packed.rows]),
             levels=self.model.lm_head(hidden[packed.level_rows]),
             options=self.option_head(middle[packed.option_rows])[:, 0],
-            dense=self.head(features),
         )
 
-    def load_checkpoint(self, folder: Path) -> None:
+    def load_checkpoint(self, folder: Path, tokenizer: Tokenizer) -> None:
         """Take the weights of a checkpoint folder; the heads, which it lacks, start afresh."""
-        trained = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-        self.model.load_state_dict(trained.state_dict())
+        self.model.load_state_dict(trained_model(folder).state_dict())
+        self.speak_in_words(tokenizer)
 
-    def load_tower(self, vision: Path) -> None:
-        """Take the averaged tower and dense head of stage one (`vision.pt`)."""
-        weights = torch.load(vision, weights_only=True)["average"]["weights"]
+    @torch.no_grad()
+    def speak_in_words(self, tokenizer: Tokenizer) -> None:
+        """Let evidence of a distortion start as the embedding of the words that name it.
+
+        Heads that match and copy words then find a distortion in the picture as they find it in a
+        text. Its absence is nothing. Looks start at random; so do differences between severities,
+        since words for types and severities alone cannot tell which belongs to which.
+        """
+        table = self.model.model.language_model.embed_tokens.weight
+
+        def meaning(words: str) -> Tensor:
+            texts = (words.capitalize(), f" {words.lower()}")
+            ids = [i for t in texts for i in tokenizer.encode(t, add_special_tokens=False).ids]
+            return table[ids].mean(0)
+
+        columns = [
+            (meaning(kind) + meaning(severity)) / len(SEVERITIES)
+            for kind in DISTORTIONS
+            for severity in SEVERITIES
+        ]
+        words = torch.stack(columns, dim=1) / (PRESENT - ABSENT)
+        weight = self.testify.weight
+        nn.init.normal_(weight, std=0.3 * float(words.std()))
+        weight[:, :GRADES] += words
+        self.testify.bias.copy_(-ABSENT * weight[:, :GRADES].sum(1))
+
+    @torch.no_grad()
+    def join(self, vision: Path) -> None:
+        """Take the tower of the vision stage (`vision.pt`), so that it says what `testify` said.
+
+        What the tower's head reads as evidence becomes the features that the language model learnt
+        to read: both are linear, so the patch merger's last layer takes them in.
+        """
+        weights = averaged_weights(vision)
         tower = {k.removeprefix("tower."): v for k, v in weights.items() if k.startswith("tower.")}
-        head = {k.removeprefix("head."): v for k, v in weights.items() if k.startswith("head.")}
-        self.model.model.visual.load_state_dict(tower)
-        self.head.load_state_dict(head)
+        visual = self.model.model.visual
+        visual.load_state_dict(tower)
+        last = visual.merger.mlp[2]
+        assert isinstance(last, nn.Linear)
+        read = self.testify.weight @ weights["head.weight"]
+        shift = self.testify.weight @ weights["head.bias"] + self.testify.bias
+        last.bias.copy_(read @ last.bias + shift)
+        last.weight.copy_(read @ last.weight)
+        inverse = torch.linalg.pinv(self.testify.weight)
+        self.witness.weight.copy_(inverse)
+        self.witness.bias.copy_(-inverse @ self.testify.bias)

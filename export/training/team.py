@@ -4,7 +4,7 @@ Small tensors leave two threads of one process waiting for each other; two proce
 meet to average their gradients keep two cores busy.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,30 +13,51 @@ import torch.distributed as dist
 from torch import nn
 from typing_extensions import TypeVarTuple, Unpack
 
+from export.training.pointwise import fuse
+
 _Args = TypeVarTuple("_Args")
 
 
 def train_together(size: int, work: Callable[[Unpack[_Args]], None], *args: Unpack[_Args]) -> None:
     """Run `work(*args)` in `size` processes at once; fails when one of them does."""
     with TemporaryDirectory() as folder:
-        context = torch.multiprocessing.get_context("spawn")
         store = Path(folder) / "store"
-        members = [
-            context.Process(target=_join, args=(rank, size, store, work, args))
-            for rank in range(size)
-        ]
-        for member in members:
-            member.start()
-        for member in members:
-            member.join()
-        if any(member.exitcode for member in members):
-            raise RuntimeError("a training process failed; its own error stands above")
+        _run_all([(_join, (rank, size, store, work, args)) for rank in range(size)])
+
+
+def train_apart(*works: tuple[Callable[..., None], tuple[object, ...]]) -> None:
+    """Run each of several (function, its arguments) in a process of its own, one thread each.
+
+    They know nothing of each other; fails when one of them does.
+    """
+    _run_all([(_alone, (work, args)) for work, args in works])
+
+
+def _run_all(works: Sequence[tuple[Callable[..., None], tuple[object, ...]]]) -> None:
+    context = torch.multiprocessing.get_context("spawn")
+    members = [context.Process(target=work, args=args) for work, args in works]
+    for member in members:
+        member.start()
+    for member in members:
+        member.join()
+    if any(member.exitcode for member in members):
+        raise RuntimeError("a training process failed; its own error stands above")
+
+
+def _alone(work: Callable[..., None], args: tuple[object, ...]) -> None:
+    _settle()
+    work(*args)
+
+
+def _settle() -> None:
+    torch.set_num_threads(1)
+    fuse()
 
 
 def _join(
     rank: int, size: int, store: Path, work: Callable[..., None], args: tuple[object, ...]
 ) -> None:
-    torch.set_num_threads(1)
+    _settle()
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
     work(*args)
     dist.destroy_process_group()

@@ -1,8 +1,11 @@
 """The whole recipe, one command: photographs in, a checkpoint out.
 
 A run folder holds every stage's state, so that the same command goes on where it was stopped:
-`pool/` and `checks/` (spoiled pictures), `tokenizer.json`, `vision.pt`, `model.pt`, logs, and at
-last `checkpoint/`.
+`pool/` and `checks/` (spoiled pictures), `tokenizer.json`, `vision.pt`, `reading.pt`, `model.pt`,
+logs, and at last `checkpoint/`.
+
+The vision tower learns to give evidence of every cell; beside it, on another core, the language
+model learns to read such evidence, from the truth; then both are joined and learn together.
 """
 
 import json
@@ -20,8 +23,8 @@ from export.pool.shards import SHARD, Record, Shard, shard_folders, write_shard
 from export.student.tokenizer import train_tokenizer
 from export.supervision.examples import examples_for
 from export.training.checkpoint import write_checkpoint
-from export.training.language_stage import train_language
-from export.training.team import train_together
+from export.training.language_stage import LANGUAGE, READING, train_language
+from export.training.team import train_apart, train_together
 from export.training.vision_stage import train_vision
 from idetex_edge.prompts import PromptSet
 
@@ -29,7 +32,9 @@ PROMPTS: Final = Path(__file__).parents[1] / "prompts" / "nano.json"
 CHECKS: Final = {"seen": False, "unseen": True}
 """Validation pools, on held-out photographs: with trained causes, and with held-out ones."""
 
-_VISION_SHARE: Final = 0.3
+_APART_SHARE: Final = 0.45
+"""How much of the time the tower and the language model learn each by themselves."""
+
 _CHECK_SHARDS: Final = 8
 _CHECK_SEED: Final = 900_000
 _FIRST_SHARDS: Final = 60
@@ -100,22 +105,15 @@ def train(
         more = [path.read_text() for path in texts]
         train_tokenizer([*_said(pool, prompts), *more]).save(str(vocabulary))
     tokenizer = Tokenizer.from_file(str(vocabulary))
-    vision_minutes = 0.0 if start else minutes * _VISION_SHARE
-    if not start:
-        train_vision(preset, pool, checks, run, vision_minutes)
-    train_together(
-        processes,
-        train_language,
-        preset,
-        tokenizer,
-        prompts,
-        pool,
-        scored_photos(list_photos(photos), held_out=False),
-        checks,
-        run,
-        minutes - vision_minutes,
-        start,
+    scored = scored_photos(list_photos(photos), held_out=False)
+
+    common = (preset, tokenizer, prompts, pool, scored, checks, run)
+    apart = minutes * _APART_SHARE
+    train_apart(
+        (train_vision, (preset, pool, checks, run, apart, start)),
+        (train_language, (READING, *common, apart, start)),
     )
+    train_together(processes, train_language, LANGUAGE, *common, minutes - apart, None)
     spoiler.terminate()
     output = run / "checkpoint"
     write_checkpoint(preset, tokenizer, prompts, run / "model.pt", output)

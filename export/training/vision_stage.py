@@ -1,7 +1,5 @@
-"""Stage one: the vision tower alone learns to see distortions, from dense labels."""
+"""Stage one: the vision tower alone learns to give evidence of every cell (`evidence.py`)."""
 
-import copy
-import json
 from itertools import islice
 from pathlib import Path
 
@@ -9,13 +7,23 @@ import torch
 from torch import Tensor, nn
 
 from export.student.architecture import PRESETS, configure, create
-from export.training.averaging import Average
 from export.training.batched_vision import encode
 from export.training.batches import Batches
-from export.training.dense_head import DenseHead, cell_auc, dense_loss, dense_targets
-from export.training.progress import Progress, save_atomically
-from idetex_edge.vocabulary import DISTORTIONS
+from export.training.checkpoint import trained_model
+from export.training.course import Course
+from export.training.evidence import (
+    GRADES,
+    cell_auc,
+    evidence_head,
+    evidence_loss,
+    grade_targets,
+    looks_of,
+)
+from export.training.optimiser import Optimiser
+from idetex_edge.vocabulary import DISTORTIONS, SEVERITIES
 
+_PIXELS = 600_000
+_RATE = 1.2e-3
 _PLACEHOLDER_IDS = {
     name: index
     for index, name in enumerate(
@@ -31,28 +39,29 @@ _PLACEHOLDER_IDS = {
 }
 
 
-class DenseTower(nn.Module):
-    """A preset's vision tower with the dense head on top."""
+class Witness(nn.Module):
+    """A preset's vision tower with a head that puts what it sees into evidence."""
 
     def __init__(self, preset: str) -> None:
         super().__init__()
         sizes = PRESETS[preset]
         self.tower = create(configure(sizes, _PLACEHOLDER_IDS, 64)).model.visual
-        self.head = DenseHead(sizes.text_width)
+        self.head = evidence_head(sizes.text_width)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Dense logits [B, cells, 10, 3] of normalised pixels [B, 3, H, W]."""
+        """Evidence [B, cells, 34] of normalised pixels [B, 3, H, W]."""
         return self.head(encode(self.tower, pixels))
 
 
 @torch.no_grad()
-def cell_scores(model: DenseTower, pool: Path, batches: int = 12) -> dict[str, float]:
+def cell_scores(model: Witness, pool: Path, batches: int = 12) -> dict[str, float]:
     """Per-cell AUC of each distortion, and their mean, over a fixed draw from a pool."""
     scores: list[Tensor] = []
     truths: list[Tensor] = []
     with torch.autocast("cpu", torch.bfloat16):
         for batch in islice(Batches(pool, 1_500_000, seed=7), batches):
-            scores.append(model(batch.pixels).float()[..., 0].flatten(0, 1))
+            grades = model(batch.pixels).float()[..., : GRADES : len(SEVERITIES)]
+            scores.append(grades.flatten(0, 1))
             truths.append(batch.coverage.flatten(2).transpose(1, 2).flatten(0, 1) > 0.5)
     flat, truth = torch.cat(scores), torch.cat(truths)
     result = {
@@ -64,54 +73,38 @@ def cell_scores(model: DenseTower, pool: Path, batches: int = 12) -> dict[str, f
 
 
 def train_vision(
-    preset: str, pool: Path, checks: dict[str, Path], run: Path, minutes: float
+    preset: str,
+    pool: Path,
+    checks: dict[str, Path],
+    run: Path,
+    minutes: float,
+    start: Path | None = None,
 ) -> None:
     """Train a preset's tower on a pool for so many minutes in all; resumes from `run`.
 
-    `checks` names the pools to validate on. Writes `vision.pt` (weights, averaged weights,
-    optimiser, progress) and a line a check to `vision.jsonl`.
+    It begins with the tower of the checkpoint folder `start`, or with fresh weights. `checks`
+    names the pools to validate on. Writes `vision.pt` and `vision.jsonl` (see `Course`).
     """
-    run.mkdir(parents=True, exist_ok=True)
-    model = DenseTower(preset)
-    shadow = copy.deepcopy(model)
-    average = Average(model)
-    optimiser = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.05)
-    progress = Progress(minutes)
-    saved = run / "vision.pt"
-    if saved.exists():
-        state = torch.load(saved, weights_only=True)
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        average.load(state["average"])
-        progress.load(state["progress"])
-    losses: list[float] = []
-    for batch in Batches(pool, 2_200_000, seed=progress.step):
-        progress.set_rate(optimiser, peak=1.2e-3)
+    model = Witness(preset)
+    optimiser = Optimiser({"witness": (model, 1.0)})
+    course = Course(run, "vision", minutes, model, optimiser)
+
+    def begin() -> None:
+        if start:
+            model.tower.load_state_dict(trained_model(start).model.visual.state_dict())
+
+    def validate(averaged: Witness) -> dict[str, dict[str, float]]:
+        return {name: cell_scores(averaged, path) for name, path in checks.items()}
+
+    course.begin(begin)
+    for batch in Batches(pool, _PIXELS, seed=course.step):
         with torch.autocast("cpu", torch.bfloat16):
-            logits = model(batch.pixels)
-        loss = dense_loss(logits, dense_targets(batch.coverage, batch.severity))
-        optimiser.zero_grad()
+            evidence = model(batch.pixels)
+        truth = grade_targets(batch.coverage, batch.severity)
+        loss = evidence_loss(evidence, truth, looks_of(batch.pixels))
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        average.update(model)
-        losses.append(float(loss.detach()))
-        if progress.advance(len(batch.records)) or progress.done:
-            shadow.load_state_dict(average.weights)
-            scores = {name: cell_scores(shadow, path) for name, path in checks.items()}
-            mean = round(sum(losses) / len(losses), 4)
-            losses.clear()
-            line = {**progress.state(), "loss": mean, "auc": scores}
-            with (run / "vision.jsonl").open("a") as log:
-                log.write(json.dumps(line) + "\n")
-            save_atomically(
-                {
-                    "model": model.state_dict(),
-                    "optimiser": optimiser.state_dict(),
-                    "average": average.state(),
-                    "progress": progress.state(),
-                },
-                saved,
-            )
-        if progress.done:
+        optimiser.step(course.rate(_RATE))
+        course.advance(len(batch.records), {"loss": float(loss.detach())}, validate)
+        if course.done:
             return

@@ -1,0 +1,41 @@
+"""How much of each task a picture is asked: iDETEX's mixing of heterogeneous supervision."""
+
+from collections.abc import Mapping
+from random import Random
+from typing import Final
+
+from idetex_edge.prompts import TASKS
+
+Mixture = Mapping[str, float]
+"""Expected number of questions about one picture, by task (see `idetex_edge.prompts.TASKS`)."""
+
+READING: Final[Mixture] = {
+    "score": 1,
+    "grounding": 0.7,
+    "region": 2,
+    "locate": 1,
+    "choice": 12,
+    "description": 0.1,
+    "brief": 0.05,
+}
+"""Many short answers: a letter teaches little each, and is the hardest to learn."""
+
+EVERYTHING: Final[Mixture] = {
+    "score": 1,
+    "grounding": 1,
+    "region": 2,
+    "locate": 1,
+    "choice": 8,
+    "description": 0.5,
+    "brief": 0.15,
+}
+"""The long answers cost the most and teach the least each."""
+
+
+def counts(mixture: Mixture, random: Random) -> dict[str, int]:
+    """Draw how often each task is asked about one picture, whole numbers around the mixture's."""
+    drawn: dict[str, int] = {}
+    for task in TASKS:
+        whole, part = divmod(mixture.get(task, 0.0), 1)
+        drawn[task] = int(whole) + (random.random() < part)
+    return drawn

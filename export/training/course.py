@@ -1,0 +1,133 @@
+"""The course of one training stage: a budget in minutes, averaged weights, a log, a checkpoint.
+
+A stage survives being stopped: its file in the run folder holds weights, averaged weights,
+optimiser and clock, and is replaced atomically at every validation.
+"""
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from export.training.averaging import Average
+from export.training.optimiser import Optimiser
+
+_WARMUP: Final = 0.02
+_FLOOR: Final = 0.03
+_LOG_SECONDS: Final = 20.0
+_CHECK_SECONDS: Final = 300.0
+
+Validate = Callable[[Any], Mapping[str, object]]
+"""Given the model with averaged weights, its figures by name."""
+
+
+class Course:
+    """Counts, logs, averages and saves the training of `model` for so many minutes in all.
+
+    Files are `run`/`name`.pt and `run`/`name`.jsonl, which gets a line every 20 s of training and
+    one with `checks` at every validation. With `leads` false, neither is written: another process
+    of the team does that.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        name: str,
+        minutes: float,
+        model: nn.Module,
+        optimiser: Optimiser,
+        leads: bool = True,
+    ) -> None:
+        run.mkdir(parents=True, exist_ok=True)
+        self._file, self._log = run / f"{name}.pt", run / f"{name}.jsonl"
+        self._budget = minutes * 60
+        self._model, self._optimiser, self._leads = model, optimiser, leads
+        self.seconds = 0.0
+        self.step = self.pictures = 0
+        self._logged = self._checked = 0.0
+        self._losses: list[Mapping[str, float]] = []
+
+    def begin(self, start: Callable[[], None]) -> None:
+        """Go on from the stage's file; where there is none, `start` gives the first weights."""
+        state = torch.load(self._file, weights_only=True) if self._file.exists() else None
+        if state:
+            self._model.load_state_dict(state["model"])
+            self._optimiser.load(state["optimiser"])
+            self.step, self.pictures = state["step"], state["pictures"]
+            self.seconds = self._logged = self._checked = state["seconds"]
+        else:
+            start()
+        self._average = Average(self._model)
+        if state:
+            self._average.load(state["average"])
+        self._shadow = copy.deepcopy(self._model)
+        self._at = time.monotonic()
+
+    @property
+    def done(self) -> bool:
+        """Whether the budget is spent."""
+        return self.seconds >= self._budget
+
+    def rate(self, peak: float) -> float:
+        """Linear warm-up, then half a cosine down to a few percent of `peak`."""
+        share = min(1.0, self.seconds / self._budget)
+        ramp = min(1.0, (self.step + 1) / 100, share / _WARMUP + 0.05)
+        return peak * ramp * (_FLOOR + (1 - _FLOOR) * 0.5 * (1 + math.cos(math.pi * share)))
+
+    def advance(self, pictures: int, losses: Mapping[str, float], validate: Validate) -> None:
+        """Count one step of so many pictures; log, validate and save when it is time to."""
+        now = time.monotonic()
+        self.seconds += now - self._at
+        self._at = now
+        self.step += 1
+        self.pictures += pictures
+        self._average.update(self._model)
+        self._losses.append(losses)
+        due = self.done or self.seconds - self._checked >= _CHECK_SECONDS
+        if due:
+            self._checked = self.seconds
+        if due or self.seconds - self._logged >= _LOG_SECONDS:
+            self._logged = self.seconds
+            if self._leads:
+                self._write(validate if due else None)
+            self._losses.clear()
+
+    def _write(self, validate: Validate | None) -> None:
+        line: dict[str, object] = {
+            "step": self.step,
+            "pictures": self.pictures,
+            "minutes": round(self.seconds / 60, 2),
+        }
+        for name in dict.fromkeys(name for losses in self._losses for name in losses):
+            values = [losses[name] for losses in self._losses if name in losses]
+            line[name] = round(sum(values) / len(values), 4)
+        if validate:
+            self._shadow.load_state_dict(self._average.weights)
+            line["checks"] = validate(self._shadow)
+            self._save()
+        with self._log.open("a") as log:
+            log.write(json.dumps(line) + "\n")
+
+    def _save(self) -> None:
+        partial = self._file.with_suffix(".partial")
+        state = {
+            "model": self._model.state_dict(),
+            "average": self._average.state(),
+            "optimiser": self._optimiser.state(),
+            "step": self.step,
+            "pictures": self.pictures,
+            "seconds": self.seconds,
+        }
+        torch.save(state, partial)
+        partial.replace(self._file)
+
+
+def averaged_weights(file: Path) -> dict[str, torch.Tensor]:
+    """The averaged weights in a stage's file."""
+    return torch.load(file, weights_only=True)["average"]["weights"]

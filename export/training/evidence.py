@@ -1,0 +1,106 @@
+"""What is wrong in every 28 px cell, and what the cell looks like: the truth of it, in numbers.
+
+Evidence is what the vision tower learns to say of each cell before any word is learnt, and what
+the language model learns to read before it sees a picture. For each distortion there are three
+ordinal logits (at least minor, at least moderate, severe), then come the cell's looks: mean luma,
+Cb and Cr, and its fine detail, each scaled to about unit range.
+"""
+
+from typing import Final
+
+import torch
+import torch.nn.functional as nn_f
+from torch import Tensor, nn
+
+from export.distortions.filters import to_ycc
+from export.pool.shards import CELL
+from export.student.architecture import IMAGE_MEAN, IMAGE_STD
+from idetex_edge.vocabulary import DISTORTIONS, SEVERITIES
+
+GRADES: Final = len(DISTORTIONS) * len(SEVERITIES)
+LOOKS: Final = 4
+EVIDENCE: Final = GRADES + LOOKS
+
+_LOOKS_CENTRE: Final = (0.5, 0.0, 0.0, 0.02)
+_LOOKS_SCALE: Final = (4.0, 8.0, 8.0, 40.0)
+_LOOKS_WEIGHT: Final = 0.3
+
+ABSENT: Final = -4.5
+PRESENT: Final = 2.5
+"""The logits that a well-trained tower gives about what is plainly not there, and what is."""
+
+_SHARED_ERROR: Final = 0.7
+_CELL_ERROR: Final = 1.0
+_LOOKS_ERROR: Final = 0.1
+
+
+def evidence_head(width: int) -> nn.Linear:
+    """A linear reading of image features [..., width] as evidence; dropped after training."""
+    head = nn.Linear(width, EVIDENCE)
+    nn.init.constant_(head.bias[:GRADES], -3.0)
+    nn.init.zeros_(head.bias[GRADES:])
+    return head
+
+
+def grade_targets(coverage: Tensor, severity: Tensor) -> Tensor:
+    """Targets [B, cells, 30] in 0..1 from coverage (0..1) and severity (0..3) [B, 10, h, w].
+
+    Each is the share of the cell in which a distortion is at least of a grade.
+    """
+    grades = torch.arange(1, len(SEVERITIES) + 1)
+    reached = severity.flatten(2).transpose(1, 2)[..., None] >= grades
+    return (coverage.flatten(2).transpose(1, 2)[..., None] * reached).flatten(2)
+
+
+def looks_of(pixels: Tensor) -> Tensor:
+    """The looks [B, cells, 4] of normalised pixels [B, 3, H, W]."""
+    mean = torch.tensor(IMAGE_MEAN).view(3, 1, 1)
+    std = torch.tensor(IMAGE_STD).view(3, 1, 1)
+    planes = to_ycc(pixels * std + mean)
+    fine = (planes[:, :1] - nn_f.avg_pool2d(planes[:, :1], 3, 1, 1)).abs()
+    cells = nn_f.avg_pool2d(torch.cat((planes, fine), dim=1), CELL)
+    centred = cells.flatten(2).transpose(1, 2) - torch.tensor(_LOOKS_CENTRE)
+    return centred * torch.tensor(_LOOKS_SCALE)
+
+
+def told(targets: Tensor, looks: Tensor, generator: torch.Generator) -> Tensor:
+    """Evidence [B, cells, 34] as a tower might give it that sees well on some pictures only.
+
+    The truth as logits, with errors that all cells of a picture share (a distortion taken for
+    milder, or for another) and errors of single cells, each picture's of its own size.
+    """
+    batch, cells, _ = targets.shape
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    doubt = torch.rand(batch, 1, 1, generator=generator)
+    logits = ABSENT + (PRESENT - ABSENT) * targets
+    logits = logits * (1 - 0.5 * doubt) + ABSENT * 0.3 * doubt
+    logits = logits + _SHARED_ERROR * doubt * normal(batch, 1, GRADES)
+    logits = logits + _CELL_ERROR * doubt * normal(batch, cells, GRADES)
+    return torch.cat((logits, looks + _LOOKS_ERROR * normal(batch, cells, LOOKS)), dim=-1)
+
+
+def evidence_loss(evidence: Tensor, targets: Tensor, looks: Tensor) -> Tensor:
+    """How far evidence [B, cells, 34] is from grade targets and looks.
+
+    Binary cross-entropy of the grades and a Huber loss of the looks, averaged over cells and
+    summed over their numbers.
+    """
+    grades, seen = evidence.float().split((GRADES, LOOKS), dim=-1)
+    wrong = nn_f.binary_cross_entropy_with_logits(grades, targets, reduction="none")
+    off = nn_f.huber_loss(seen, looks, reduction="none")
+    return wrong.mean((0, 1)).sum() + _LOOKS_WEIGHT * off.mean((0, 1)).sum()
+
+
+def cell_auc(scores: Tensor, truth: Tensor) -> float:
+    """Area under the ROC curve of scores against a boolean truth (both flat), by ranks."""
+    positives = int(truth.sum())
+    negatives = truth.numel() - positives
+    if not positives or not negatives:
+        return float("nan")
+    ranks = torch.empty(truth.numel(), dtype=torch.float64)
+    ranks[torch.argsort(scores)] = torch.arange(1, truth.numel() + 1, dtype=torch.float64)
+    above = float(ranks[truth].sum()) - positives * (positives + 1) / 2
+    return above / (positives * negatives)
