@@ -71,6 +71,9 @@ def train(
     start: Annotated[
         Path | None, typer.Option(help="Checkpoint to train further, such as checkpoints/nano.")
     ] = None,
+    vida: Annotated[
+        Path | None, typer.Option(help="Folder of ViDA-UGC's training files, to learn from too.")
+    ] = None,
     texts: Annotated[
         list[Path] | None, typer.Option(help="More text for the tokenizer to learn words from.")
     ] = None,
@@ -78,7 +81,7 @@ def train(
     """Train a model of our own from photographs, into RUN/checkpoint."""
     from export.training.train import train
 
-    typer.echo(train(preset, photos, run, minutes, pictures, processes, texts or [], start))
+    typer.echo(train(preset, photos, run, minutes, pictures, processes, texts or [], start, vida))
 
 
 @app.command()

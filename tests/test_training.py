@@ -22,7 +22,8 @@ from export.student.architecture import IMAGE_MEAN, IMAGE_STD, PRESETS, configur
 from export.student.dct import dct_patch_kernels
 from export.student.tokenizer import SPECIAL_TOKENS, special_ids, train_tokenizer, write_tokenizer
 from export.supervision.example import Example
-from export.supervision.examples import examples_for
+from export.supervision.examples import examples_for, score_example
+from export.supervision.labelled import Labelled
 from export.training import team
 from export.training.averaging import Average
 from export.training.batched_language import hidden_states
@@ -254,10 +255,10 @@ def test_stages_run_resume_and_make_a_loadable_checkpoint(
     run = tmp_path / "run"
     moment = 1e-4
     train_vision("nano", pool, {}, run, moment)
-    scored = [p for p in listed if p.scored] * 2
+    real = [Labelled(p.path, (score_example(4.0),)) for p in listed if p.scored] * 2
     for stage in (READING, LANGUAGE):
         for _ in range(2):
-            train_language(stage, "nano", tokenizer, prompts, pool, scored, {}, run, moment)
+            train_language(stage, "nano", tokenizer, prompts, pool, real, {}, run, moment)
         written = (run / f"{stage.name}.jsonl").read_text()
         lines = [json.loads(line) for line in written.splitlines()]
         assert lines[-1]["step"] == len(lines) == 2
@@ -272,7 +273,7 @@ def test_stages_run_resume_and_make_a_loadable_checkpoint(
     further.mkdir()
     train_vision("nano", pool, {}, further, moment, start=output)
     train_language(
-        READING, "nano", tokenizer, prompts, pool, scored, {}, further, moment, start=output
+        READING, "nano", tokenizer, prompts, pool, real, {}, further, moment, start=output
     )
     moved = torch.load(further / "reading.pt", weights_only=True)["model"][f"model.{name}"]
     assert torch.allclose(moved, saved[f"model.{name}"], atol=1e-3)

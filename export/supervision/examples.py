@@ -1,8 +1,10 @@
 """All the questions asked about one pooled picture in one training step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 
+from export.distortions.compose import Truth
+from export.pool.appearance import Appearance
 from export.pool.shards import Record
 from export.supervision import choices
 from export.supervision.descriptions import brief_description, full_description
@@ -26,18 +28,32 @@ def examples_for(
     A choice that the picture gives no cause for is left out.
     """
     truths = mirror(record.truths, *mirrored)
-    mos = pseudo_mos(record)
-    level, looks = level_of(mos), record.appearance
+    return examples_about(truths, pseudo_mos(record), record.appearance, random, mixture)
+
+
+def examples_about(
+    truths: Sequence[Truth],
+    mos: float | None,
+    looks: Appearance | None,
+    random: Random,
+    mixture: Mixture,
+) -> list[Example]:
+    """Questions about a picture of which these things are known.
+
+    Without a score (1..5) none is asked for; without looks too, nothing is described.
+    """
     makers: dict[str, Callable[[], Example | None]] = {
-        "score": lambda: score_example(mos),
         "grounding": lambda: detection(truths),
         "region": lambda: region_perception(truths, random),
         "locate": lambda: location(truths, random),
         "choice": lambda: random.choice(choices.CHOICES)(truths, random),
-        "description": lambda: full_description(truths, looks, level, random),
-        "brief": lambda: brief_description(truths, looks, level),
     }
-    asked = [
-        makers[task]() for task, count in counts(mixture, random).items() for _ in range(count)
-    ]
+    if mos is not None:
+        level = level_of(mos)
+        makers["score"] = lambda: score_example(mos)
+        if looks is not None:
+            makers["description"] = lambda: full_description(truths, looks, level, random)
+            makers["brief"] = lambda: brief_description(truths, looks, level)
+    times = counts(mixture, random)
+    asked = [makers[task]() for task in times if task in makers for _ in range(times[task])]
     return [example for example in asked if example is not None]

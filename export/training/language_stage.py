@@ -5,7 +5,7 @@ In stage two, *reading*, the language model learns every task from the truth as 
 vision tower included, and learns people's scores beside.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,11 +16,10 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from export.pool.photos import Photo
 from export.pool.shards import CELL
 from export.supervision import mixture
-from export.supervision.example import Example
-from export.supervision.examples import examples_for, score_example
+from export.supervision.examples import examples_for
+from export.supervision.labelled import Labelled
 from export.supervision.mixture import EVERYTHING, Mixture
 from export.training.batched_vision import encode
 from export.training.batches import Batch, Batches
@@ -29,14 +28,14 @@ from export.training.evidence import evidence_loss, grade_targets, looks_of, tol
 from export.training.losses import Losses
 from export.training.optimiser import Optimiser
 from export.training.packing import Packed, Packer
-from export.training.scored import ScoredBatches
+from export.training.real import RealBatches
 from export.training.student import Student
 from export.training.team import average_gradients, rank
 from idetex_edge.prompts import PromptSet
 
 _WEIGHTS = {"loss": 1.0, "options": 0.7, "levels": 0.5, "evidence": 0.15}
-_SCORED_EVERY = 4
-_SCORED_BATCH = 4
+_REAL_EVERY = 4
+_REAL_BATCH = 4
 _TOWER_SHARE = 0.4
 _CHECK_BATCHES = 24
 _CHECK_PIXELS = 225_000
@@ -104,6 +103,10 @@ def check(
     return {name: round(value, 4) for name, value in totals.items()}
 
 
+def _weighted(parts: Mapping[str, Tensor]) -> Tensor:
+    return sum((_WEIGHTS[name] * part for name, part in parts.items()), torch.zeros(()))
+
+
 def _optimiser(student: Student, stage: Stage) -> Optimiser:
     model = student.model.model
     modules: dict[str, tuple[nn.Module, float]] = {
@@ -123,7 +126,7 @@ def train_language(
     tokenizer: Tokenizer,
     prompts: PromptSet,
     pool: Path,
-    scored: Sequence[Photo],
+    real: Sequence[Labelled],
     checks: dict[str, Path],
     run: Path,
     minutes: float,
@@ -157,7 +160,7 @@ def train_language(
     course.begin(begin)
     seed = course.step + 1_000_003 * rank()
     random, generator = Random(seed), torch.Generator().manual_seed(seed)
-    opinions = _scored_packs(ScoredBatches(scored, _SCORED_BATCH, seed), packer)
+    found = _real_packs(RealBatches(real, _REAL_BATCH, seed), packer)
     for batch in Batches(pool, stage.pixels, seed=seed + 1):
         packed = _pack(packer, batch, random, stage.mixture)
         tower_learns = stage.sees and course.step % stage.tower_every == 0
@@ -166,22 +169,16 @@ def train_language(
                 features = _features(student, stage, batch, generator)
             outputs = student(features, packed)
             evidence = student.witness(features)
-        parts = {
-            "loss": losses.answers(outputs.answers, packed),
-            "options": losses.options(outputs.options, packed),
-            "levels": losses.levels(outputs.levels, packed),
-        }
-        total = sum((_WEIGHTS[name] * part for name, part in parts.items()), torch.zeros(()))
+        parts = losses.all(outputs, packed)
         if tower_learns:
             truth = grade_targets(batch.coverage, batch.severity)
             parts["evidence"] = evidence_loss(evidence, truth, looks_of(batch.pixels))
-            total = total + _WEIGHTS["evidence"] * parts["evidence"]
-        total.backward()
-        if stage.sees and course.step % _SCORED_EVERY == 0:
-            pixels, packed = next(opinions)
+        _weighted(parts).backward()
+        if stage.sees and real and course.step % _REAL_EVERY == 0:
+            pixels, packed = next(found)
             with torch.autocast("cpu", torch.bfloat16):
-                levels = student(encode(student.model.model.visual, pixels), packed).levels
-            (_WEIGHTS["levels"] * losses.levels(levels, packed)).backward()
+                outputs = student(encode(student.model.model.visual, pixels), packed)
+            _weighted(losses.all(outputs, packed)).backward()
         course.seconds = average_gradients(student, course.seconds)
         nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimiser.step(course.rate(stage.rate))
@@ -191,8 +188,7 @@ def train_language(
             return
 
 
-def _scored_packs(scored: ScoredBatches, packer: Packer) -> Iterator[tuple[Tensor, Packed]]:
-    for pixels, opinions in scored:
+def _real_packs(batches: RealBatches, packer: Packer) -> Iterator[tuple[Tensor, Packed]]:
+    for pixels, examples in batches:
         height, width = pixels.shape[-2:]
-        examples: list[list[Example]] = [[score_example(mos)] for mos in opinions]
         yield pixels, packer.pack(examples, height // CELL, width // CELL)

@@ -5,6 +5,7 @@ import torch.nn.functional as nn_f
 from torch import Tensor
 
 from export.training.packing import Packed, Packer
+from export.training.student import Outputs
 
 _NUMBER_SPREAD = 6.0
 
@@ -18,6 +19,14 @@ class Losses:
         self._number_of = torch.full((vocabulary,), -1)
         self._number_of[numbers] = torch.arange(len(numbers))
         self._numbers = numbers
+
+    def all(self, outputs: Outputs, packed: Packed) -> dict[str, Tensor]:
+        """Each of the losses below, by name."""
+        return {
+            "loss": self.answers(outputs.answers, packed),
+            "options": self.options(outputs.options, packed),
+            "levels": self.levels(outputs.levels, packed),
+        }
 
     def answers(self, logits: Tensor, packed: Packed) -> Tensor:
         """Weighted cross-entropy; a coordinate's neighbours share its probability.
@@ -33,12 +42,12 @@ class Losses:
         bell = -((grid - number[at][:, None]) ** 2) / (2 * _NUMBER_SPREAD**2)
         soft = -(log[at[:, None], self._numbers] * bell.softmax(-1)).sum(-1)
         losses = exact.index_put((at,), soft)
-        return (losses * packed.weights).sum() / packed.weights.sum()
+        return (losses * packed.weights).sum() / packed.weights.sum().clamp(min=1e-9)
 
     def levels(self, logits: Tensor, packed: Packed) -> Tensor:
         """Cross-entropy of the level words against their soft targets, over the vocabulary."""
         log = logits.float().log_softmax(-1)[:, self._level_ids]
-        return -(packed.level_targets * log).sum(-1).mean()
+        return -(packed.level_targets * log).sum() / max(1, len(log))
 
     def options(self, logits: Tensor, packed: Packed) -> Tensor:
         """Binary cross-entropy of options being the answer; 0 where a batch asks no questions."""

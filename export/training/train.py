@@ -2,7 +2,7 @@
 
 A run folder holds every stage's state, so that the same command goes on where it was stopped:
 `pool/` and `checks/` (spoiled pictures), `tokenizer.json`, `vision.pt`, `reading.pt`, `model.pt`,
-logs, and at last `checkpoint/`.
+logs, `training.png`, and at last `checkpoint/`.
 
 The vision tower learns to give evidence of every cell; beside it, on another core, the language
 model learns to read such evidence, from the truth; then both are joined and learn together.
@@ -21,11 +21,14 @@ from tokenizers import Tokenizer
 from export.pool.photos import clean_photos, list_photos, scored_photos
 from export.pool.shards import SHARD, Record, Shard, shard_folders, write_shard
 from export.student.tokenizer import train_tokenizer
-from export.supervision.examples import examples_for
+from export.supervision.examples import examples_for, score_example
+from export.supervision.labelled import Labelled
+from export.supervision.vida import read_vida
 from export.training.checkpoint import write_checkpoint
 from export.training.language_stage import LANGUAGE, READING, train_language
 from export.training.team import train_apart, train_together
 from export.training.vision_stage import train_vision
+from export.training.watching import watching
 from idetex_edge.prompts import PromptSet
 
 PROMPTS: Final = Path(__file__).parents[1] / "prompts" / "nano.json"
@@ -73,6 +76,15 @@ def _said(pool: Path, prompts: PromptSet) -> Iterator[str]:
     yield prompts["score"].head(10, 10)
 
 
+def _scored(photos: Path) -> list[Labelled]:
+    """The photographs that people scored, as examples of the score task."""
+    return [
+        Labelled(photo.path, (score_example(photo.mos),))
+        for photo in scored_photos(list_photos(photos), held_out=False)
+        if photo.mos is not None
+    ]
+
+
 def train(
     preset: str,
     photos: Path,
@@ -82,13 +94,15 @@ def train(
     processes: int,
     texts: list[Path],
     start: Path | None = None,
+    vida: Path | None = None,
 ) -> Path:
     """Train a preset for so many minutes in all; returns the checkpoint's folder.
 
     `photos` is a folder with a SOURCES.tsv (see `export.pool.photos`); `pictures` how many are
     spoiled for the pool; `processes` how many train together, a core each; `texts` are files whose
     words the tokenizer should know besides our own. With a checkpoint folder as `start`, its
-    weights and tokenizer are trained further, all tasks at once.
+    weights and tokenizer are trained further. `vida` is a folder of ViDA-UGC's training files
+    (`export.supervision.vida`), mixed in as photographs with human scores are.
     """
     pool = run / "pool"
     pool.mkdir(parents=True, exist_ok=True)
@@ -105,15 +119,16 @@ def train(
         more = [path.read_text() for path in texts]
         train_tokenizer([*_said(pool, prompts), *more]).save(str(vocabulary))
     tokenizer = Tokenizer.from_file(str(vocabulary))
-    scored = scored_photos(list_photos(photos), held_out=False)
-
-    common = (preset, tokenizer, prompts, pool, scored, checks, run)
+    real = _scored(photos) + (read_vida(vida).pictures if vida else [])
+    common = (preset, tokenizer, prompts, pool, real, checks, run)
     apart = minutes * _APART_SHARE
-    train_apart(
-        (train_vision, (preset, pool, checks, run, apart, start)),
-        (train_language, (READING, *common, apart, start)),
-    )
-    train_together(processes, train_language, LANGUAGE, *common, minutes - apart, None)
+    budgets = {"vision": apart, READING.name: apart, LANGUAGE.name: minutes - apart}
+    with watching(run, budgets):
+        train_apart(
+            (train_vision, (preset, pool, checks, run, apart, start)),
+            (train_language, (READING, *common, apart, start)),
+        )
+        train_together(processes, train_language, LANGUAGE, *common, minutes - apart, None)
     spoiler.terminate()
     output = run / "checkpoint"
     write_checkpoint(preset, tokenizer, prompts, run / "model.pt", output)

@@ -1,0 +1,55 @@
+"""Pictures as they are found, with what people or other models said of them."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from PIL import Image
+
+from export.supervision.example import Example
+from idetex_edge.vocabulary import BOX_SCALE
+
+_BOX: Final = re.compile(r"\((\d+),(\d+)\),\((\d+),(\d+)\)")
+_SIDES: Final[Mapping[str, str]] = {
+    "left": "right",
+    "right": "left",
+    "Left": "Right",
+    "Right": "Left",
+}
+_SIDE: Final = re.compile(rf"\b({'|'.join(_SIDES)})\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A picture on disk and questions about it with their answers."""
+
+    path: Path
+    examples: tuple[Example, ...]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels, from the file's header."""
+        with Image.open(self.path) as picture:
+            return picture.size
+
+
+def mirrored(examples: Sequence[Example]) -> list[Example]:
+    """The same about the picture mirrored left to right: boxes and words for sides move along."""
+    return [
+        replace(
+            example,
+            answer=_mirrored(example.answer),
+            fields={name: _mirrored(text) for name, text in example.fields.items()},
+        )
+        for example in examples
+    ]
+
+
+def _mirrored(text: str) -> str:
+    def box(match: re.Match[str]) -> str:
+        x1, y1, x2, y2 = (int(number) for number in match.groups())
+        return f"({BOX_SCALE - x2},{y1}),({BOX_SCALE - x1},{y2})"
+
+    return _SIDE.sub(lambda match: _SIDES[match[1]], _BOX.sub(box, text))

@@ -1,0 +1,163 @@
+"""ViDA-UGC's own training files become examples; what a picture says mirrors with it."""
+
+import json
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from export.student.architecture import IMAGE_MEAN, IMAGE_STD
+from export.supervision.example import Example
+from export.supervision.labelled import Labelled, mirrored
+from export.supervision.vida import read_vida
+from export.training.real import RealBatches, size_as_seen
+from idetex_edge.errors import ExportError
+from idetex_edge.parsing import parse_grounding
+from idetex_edge.preprocess import Preprocessor
+from idetex_edge.vocabulary import box_text
+
+_REGION = "What distortion affects this region <|box_start|>(1,2),(300,400)<|box_end|>?"
+_GROUNDING = (
+    "Noise:\n<|object_ref_start|>Severe noise<|object_ref_end|>"
+    "<|box_start|>(10,20),(300,400)<|box_end|>"
+)
+
+
+def _talk(image: str, *turns: str) -> dict[str, object]:
+    roles = ("human", "gpt") * len(turns)
+    said = [{"from": role, "value": text} for role, text in zip(roles, turns, strict=False)]
+    return {"id": image, "image": image, "conversations": said}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "images").mkdir()
+    Image.fromarray(skimage.data.chelsea()).save(tmp_path / "images" / "cat.png")
+    Image.fromarray(skimage.data.coffee()).save(tmp_path / "images" / "cup.png")
+    talks = [
+        _talk(
+            "train/cat.png",
+            "<image>\nPlease provide the bounding box coordinates of all distortions in the image.",
+            _GROUNDING,
+            _REGION,
+            "No distortion",
+        ),
+        _talk(
+            "cat.png",
+            "<image>\nWhich is it?\nA. Noise\nB. Motion blur\nAnswer with a single option's "
+            "letter (A, B, C, ...) from the given choices directly.",
+            "B.",
+        ),
+        _talk("cat.png", "<image>\nWhat do you think?", "Nice."),
+        _talk("gone.png", f"<image>{_REGION}", "No distortion"),
+        _talk(
+            "cup.png",
+            "<image>\nHow would you rate the quality of the image?",
+            "The quality of the image is poor.",
+        ),
+    ]
+    nested = tmp_path / "ViDA-qwen2"
+    nested.mkdir()
+    (nested / "combined.json").write_text(json.dumps(talks))
+    return tmp_path
+
+
+def test_conversations_become_examples(folder: Path) -> None:
+    read = read_vida(folder)
+    by_name = {picture.path.name: picture.examples for picture in read.pictures}
+    detection, region, choice = by_name["cat.png"]
+    assert detection == Example("grounding", _GROUNDING)
+    assert region.task == "region"
+    assert region.fields == {"region": "<|box_start|>(1,2),(300,400)<|box_end|>"}
+    assert choice == Example(
+        "choice", "B", {"question": "Which is it?", "options": "A. Noise\nB. Motion blur"}
+    )
+    (score,) = by_name["cup.png"]
+    assert score.answer == " poor"
+    assert score.levels is not None
+    assert int(np.argmax(score.levels)) == 1
+    assert sorted(read.passed_over.values()) == [1, 1]
+
+
+def test_metadata_becomes_questions_with_known_answers(folder: Path) -> None:
+    record = {
+        "image": "cup.png",
+        "level": "Fair",
+        "distortions": [
+            {
+                "distortion": "Motion blur",
+                "severity": "Severe",
+                "coordinates": [0, 0, 500, 1000],
+                "significance_score": 80,
+            },
+            {"distortion": "Watermark", "coordinates": [1, 1, 2, 2]},
+        ],
+    }
+    (folder / "train_metadata.json").write_text(json.dumps([record]))
+    read = read_vida(folder)
+    (cup,) = [picture for picture in read.pictures if picture.path.name == "cup.png"]
+    (detection,) = [e for e in cup.examples if e.task == "grounding"]
+    (found,) = parse_grounding(detection.answer)
+    assert (found.type, found.severity) == ("Motion blur", "severe")
+    assert found.box_1000 == (0, 0, 500, 1000)
+    assert {"score", "choice", "region"} <= {e.task for e in cup.examples}
+    assert "description" not in {e.task for e in cup.examples}
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("train_metadata.json", "{", "cannot read"),
+        ("train_metadata.json", "{}", "not a list"),
+        ("train_metadata.json", "[{}]", "names no picture"),
+        ("train_metadata.json", '[{"image": "cup.png"}]', "cannot use a record"),
+        ("train_metadata.json", '[{"image": "a", "level": "so-so", "distortions": []}]', "so-so"),
+        ("combined.json", '[{"image": "a", "conversations": [{}]}]', "conversation"),
+    ],
+)
+def test_files_that_cannot_be_used_are_named(
+    tmp_path: Path, file: str, content: str, message: str
+) -> None:
+    (tmp_path / file).write_text(content)
+    with pytest.raises(ExportError, match=message):
+        read_vida(tmp_path)
+
+
+def test_folders_without_files_or_pictures_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="neither"):
+        read_vida(tmp_path)
+    (tmp_path / "train_metadata.json").write_text('[{"image": "a.png", "distortions": []}]')
+    with pytest.raises(ExportError, match="none of the pictures"):
+        read_vida(tmp_path)
+
+
+@given(st.tuples(*([st.integers(0, 1000)] * 4)))
+def test_boxes_move_with_the_picture(edges: tuple[int, int, int, int]) -> None:
+    x1, x2 = sorted(edges[:2])
+    y1, y2 = sorted(edges[2:])
+    text = f"the left side {box_text((x1, y1, x2, y2))}"
+    example = Example("region", text, {"region": text})
+    (once,) = mirrored([example])
+    assert once.answer == f"the right side {box_text((1000 - x2, y1, 1000 - x1, y2))}"
+    assert mirrored([once]) == [example]
+
+
+def test_batches_show_pictures_as_the_model_sees_them(folder: Path) -> None:
+    path = folder / "images" / "cat.png"
+    picture = Labelled(path, tuple(Example("region", f"left {n}") for n in range(5)))
+    batches = islice(RealBatches([picture] * 2, 2, seed=1, questions=3), 6)
+    processor = Preprocessor(14, 2, 2, 4 * 28 * 28, 640 * 28 * 28, IMAGE_MEAN, IMAGE_STD)
+    with Image.open(path) as opened:
+        theirs = processor.patchify(opened.convert("RGB"))
+    assert size_as_seen(451, 300) == (theirs.grid[1] * 14, theirs.grid[0] * 14)
+    sides: set[str] = set()
+    for pixels, asked in batches:
+        assert pixels.mean() == pytest.approx(float(theirs.patches.mean()), abs=1e-3)
+        assert [len(examples) for examples in asked] == [3, 3]
+        sides |= {e.answer.split()[0] for examples in asked for e in examples}
+    assert sides == {"left", "right"}
