@@ -34,8 +34,8 @@ from export.training.team import average_gradients, rank
 from idetex_edge.prompts import PromptSet
 
 _WEIGHTS = {"loss": 1.0, "options": 0.7, "levels": 0.5, "evidence": 0.15}
-_REAL_EVERY = 4
-_REAL_BATCH = 4
+_REAL_EVERY = 3
+_REAL_BATCH = 2
 _TOWER_SHARE = 0.4
 _CHECK_BATCHES = 24
 _CHECK_PIXELS = 225_000

@@ -1,0 +1,112 @@
+"""How the score falls when a picture is spoiled, and further when it is spoiled more.
+
+    python benchmarks/sensitivity.py --photos DIR [--pictures 16] [--bundle BUNDLE] [--json OUT]
+
+Each photograph is spoiled whole, by every cause of every distortion at the middle of its range for
+minor, moderate and severe. A row of the table is a distortion: the share of pictures whose score
+falls below that of the original, the median fall in points of 100, and the share whose score falls
+at every step from original to severe. Photographs are chosen as `build_benchmark.py` does.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+from random import Random
+from statistics import mean, median
+from typing import Annotated, Final
+
+import typer
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.build_benchmark import list_photographs
+from export.distortions.causes import CAUSES
+from export.distortions.chance import Chance
+from export.distortions.pictures import to_picture, to_tensor
+from idetex_edge import Assessor, IdetexError
+from idetex_edge.cli.options import BundleName, open_assessor
+from idetex_edge.cli.stages import showing_stages
+from idetex_edge.engines import AUTO
+from idetex_edge.image import load_image
+from idetex_edge.vocabulary import DISTORTIONS, SEVERITIES
+
+_LONGER_SIDE: Final = 504
+_SOLID: Final = "Meaningless solid color"
+"""Left out: over the whole picture nothing would be left of it."""
+
+
+def falls(assessor: Assessor, photograph: Image.Image, seed: int) -> dict[str, list[list[float]]]:
+    """Points of 100 the score falls, by distortion: a list a cause, a number a severity."""
+    clean = to_tensor(photograph)
+    best = assessor.score(photograph).score
+    found: dict[str, list[list[float]]] = defaultdict(list)
+    for cause in CAUSES:
+        if cause.distortion == _SOLID:
+            continue
+        spoiled = [cause.apply(clean, sum(span) / 2, Chance(seed)) for span in cause.ranges]
+        found[cause.distortion].append(
+            [best - assessor.score(to_picture(image)).score for image in spoiled]
+        )
+    return dict(found)
+
+
+def summarise(series: list[list[float]]) -> dict[str, float]:
+    """Of falls (a list a picture and cause, a number a severity) the shares and medians."""
+    summary = {"in_order": mean(s[0] > 0 and list(s) == sorted(s) for s in series)}
+    for index, severity in enumerate(SEVERITIES):
+        column = [s[index] for s in series]
+        summary[f"{severity}_share"] = mean(fall > 0 for fall in column)
+        summary[f"{severity}_median"] = median(column)
+    return {name: round(value, 3) for name, value in summary.items()}
+
+
+def sensitivity(
+    photos: Annotated[Path, typer.Option(help="Folder of photographs.")],
+    pictures: Annotated[int, typer.Option(min=1, help="How many of them to spoil.")] = 16,
+    bundle: BundleName = None,
+    seed: Annotated[int, typer.Option(min=0, help="Which ones.")] = 1,
+    out: Annotated[Path | None, typer.Option("--json", help="Write the figures here too.")] = None,
+) -> None:
+    """Measure how the score falls as photographs are spoiled more and more."""
+    photographs = list_photographs(photos)
+    chosen = Random(seed).sample(photographs, min(pictures, len(photographs)))
+    assessor = open_assessor(bundle, AUTO, None)
+    series: dict[str, list[list[float]]] = defaultdict(list)
+    with showing_stages() as advance:
+        for done, photograph in enumerate(chosen):
+            advance("spoiling", done, len(chosen))
+            picture = load_image(photograph.path)
+            picture.thumbnail((_LONGER_SIDE, _LONGER_SIDE))
+            for distortion, found in falls(assessor, picture, seed + done).items():
+                series[distortion] += found
+        advance("spoiling", len(chosen), len(chosen))
+    summaries = {d: summarise(series[d]) for d in DISTORTIONS if d in series}
+    summaries["all"] = summarise([s for found in series.values() for s in found])
+    if out is not None:
+        out.write_text(json.dumps({"pictures": len(chosen), "falls": summaries}, indent=2) + "\n")
+    table = Table(title=f"Score of {len(chosen)} photographs, spoiled", title_justify="left")
+    table.add_column("distortion")
+    for severity in SEVERITIES:
+        table.add_column(f"{severity}: lower, by", justify="right")
+    table.add_column("in order", justify="right")
+    for name, summary in summaries.items():
+        cells = [f"{summary[f'{s}_share']:.0%}  {summary[f'{s}_median']:.1f}" for s in SEVERITIES]
+        table.add_row(name, *cells, f"{summary['in_order']:.0%}")
+    Console().print(table)
+
+
+def main() -> None:
+    """Run on the command line's arguments; our own errors become one line and exit code 1."""
+    try:
+        typer.run(sensitivity)
+    except IdetexError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()
