@@ -1,6 +1,7 @@
 """Training's fast forwards equal Hugging Face's, its tokenizer keeps its promises, runs resume."""
 
 import json
+from itertools import count
 from pathlib import Path
 from random import Random
 
@@ -30,6 +31,7 @@ from export.training.batched_language import hidden_states
 from export.training.batched_vision import encode
 from export.training.batches import Batches, normalise
 from export.training.checkpoint import write_checkpoint
+from export.training.course import Course
 from export.training.evidence import (
     GRADES,
     cell_auc,
@@ -280,6 +282,31 @@ def test_stages_run_resume_and_make_a_loadable_checkpoint(
     tower = torch.load(further / "vision.pt", weights_only=True)["model"]
     name = "blocks.0.attn.qkv.weight"
     assert torch.allclose(tower[f"tower.{name}"], saved[f"model.model.visual.{name}"], atol=1e-3)
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(
+    photos: Path,
+    tmp_path: Path,
+    tokenizer: Tokenizer,
+    prompts: PromptSet,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pool = tmp_path / "pool"
+    clean = [p for p in list_photos(photos) if not p.scored]
+    write_shard(pool, clean, photos, seed=2, held_out=False)
+    seconds = count()
+    monkeypatch.setattr("time.monotonic", lambda: float(next(seconds)))
+    weights: list[dict[str, Tensor]] = []
+    for stops in ((4,), (2, 4)):
+        run = tmp_path / str(len(stops))
+        for steps in stops:
+            monkeypatch.setattr(Course, "done", property(lambda c, n=steps: c.step >= n))
+            train_language(READING, "nano", tokenizer, prompts, pool, [], {}, run, minutes=1)
+        saved = torch.load(run / "reading.pt", weights_only=True)
+        assert (saved["step"], saved["seconds"]) == (4, 4.0)
+        weights.append(saved["model"])
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
 def test_a_joined_tower_says_what_the_language_model_learnt_to_read(

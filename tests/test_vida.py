@@ -1,7 +1,6 @@
 """ViDA-UGC's own training files become examples; what a picture says mirrors with it."""
 
 import json
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -150,13 +149,16 @@ def test_boxes_move_with_the_picture(edges: tuple[int, int, int, int]) -> None:
 def test_batches_show_pictures_as_the_model_sees_them(folder: Path) -> None:
     path = folder / "images" / "cat.png"
     picture = Labelled(path, tuple(Example("region", f"left {n}") for n in range(5)))
-    batches = islice(RealBatches([picture] * 2, 2, seed=1, questions=3), 6)
+    batches = RealBatches([picture] * 2, 2, seed=1, questions=3)
+    assert batches
+    assert not RealBatches([picture], 2, seed=1)
     processor = Preprocessor(14, 2, 2, 4 * 28 * 28, 640 * 28 * 28, IMAGE_MEAN, IMAGE_STD)
     with Image.open(path) as opened:
         theirs = processor.patchify(opened.convert("RGB"))
     assert size_as_seen(451, 300) == (theirs.grid[1] * 14, theirs.grid[0] * 14)
     sides: set[str] = set()
-    for pixels, asked in batches:
+    for number in range(6):
+        pixels, asked = batches.draw(number)
         assert pixels.mean() == pytest.approx(float(theirs.patches.mean()), abs=1e-3)
         assert [len(examples) for examples in asked] == [3, 3]
         sides |= {e.answer.split()[0] for examples in asked for e in examples}

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from random import Random
+from typing import Final
 
 import numpy as np
 import torch
@@ -11,6 +13,9 @@ from torch import Tensor
 
 from export.pool.shards import Record, Shard, shard_folders
 from export.student.architecture import IMAGE_MEAN, IMAGE_STD
+
+_LOOK_FOR_SHARDS: Final = 200
+"""Draws between two looks at what the pool holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,30 +43,28 @@ def normalise(images: np.ndarray) -> Tensor:
 class Batches:
     """Draws from whatever shards a pool holds at the time; new ones join every few hundred draws.
 
-    `pixels` is the budget of a batch: pictures are as many as fit it.
+    `pixels` is the budget of a batch: pictures are as many as fit it. A draw depends on its number
+    and `seed` alone, so training that goes on with number `first` draws what it would have drawn.
     """
 
-    def __init__(self, pool: Path, pixels: int, seed: int) -> None:
-        self._pool = pool
-        self._pixels = pixels
-        self._random = Random(seed)
+    def __init__(self, pool: Path, pixels: int, seed: int, first: int = 0) -> None:
+        self._pool, self._pixels, self._seed, self._first = pool, pixels, seed, first
         self._shards: dict[Path, Shard] = {}
 
     def __iter__(self) -> Iterator[Batch]:
-        draws = 0
-        while True:
-            if draws % 200 == 0:
+        for number in count(self._first):
+            if number == self._first or number % _LOOK_FOR_SHARDS == 0:
                 for folder in shard_folders(self._pool):
                     if folder not in self._shards:
                         self._shards[folder] = Shard.open(folder)
-            draws += 1
-            yield self._draw(self._random.choice(list(self._shards.values())))
+            random = Random(f"{self._seed} {number}")
+            yield self._draw(random.choice(list(self._shards.values())), random)
 
-    def _draw(self, shard: Shard) -> Batch:
+    def _draw(self, shard: Shard, random: Random) -> Batch:
         height, width = shard.images.shape[-2:]
         size = max(2, min(len(shard.records), round(self._pixels / (height * width))))
-        rows = sorted(self._random.sample(range(len(shard.records)), size))
-        mirrored = tuple((self._random.random() < 0.5, self._random.random() < 0.25) for _ in rows)
+        rows = sorted(random.sample(range(len(shard.records)), size))
+        mirrored = tuple((random.random() < 0.5, random.random() < 0.25) for _ in rows)
 
         def gather(array: np.ndarray) -> np.ndarray:
             picked = [

@@ -5,7 +5,7 @@ In stage two, *reading*, the language model learns every task from the truth as 
 vision tower included, and learns people's scores beside.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -158,11 +158,11 @@ def train_language(
         return {name: check(averaged, stage, packer, losses, path) for name, path in checks.items()}
 
     course.begin(begin)
-    seed = course.step + 1_000_003 * rank()
-    random, generator = Random(seed), torch.Generator().manual_seed(seed)
-    found = _real_packs(RealBatches(real, _REAL_BATCH, seed), packer)
-    for batch in Batches(pool, stage.pixels, seed=seed + 1):
-        packed = _pack(packer, batch, random, stage.mixture)
+    generator = torch.Generator()
+    found = RealBatches(real, _REAL_BATCH, rank())
+    for batch in Batches(pool, stage.pixels, rank(), first=course.step):
+        packed = _pack(packer, batch, Random(f"{rank()} {course.step}"), stage.mixture)
+        generator.manual_seed(course.step * 64 + rank())
         tower_learns = stage.sees and course.step % stage.tower_every == 0
         with torch.autocast("cpu", torch.bfloat16):
             with torch.set_grad_enabled(tower_learns or not stage.sees):
@@ -174,8 +174,10 @@ def train_language(
             truth = grade_targets(batch.coverage, batch.severity)
             parts["evidence"] = evidence_loss(evidence, truth, looks_of(batch.pixels))
         _weighted(parts).backward()
-        if stage.sees and real and course.step % _REAL_EVERY == 0:
-            pixels, packed = next(found)
+        if stage.sees and found and course.step % _REAL_EVERY == 0:
+            pixels, examples = found.draw(course.step)
+            height, width = pixels.shape[-2:]
+            packed = packer.pack(examples, height // CELL, width // CELL)
             with torch.autocast("cpu", torch.bfloat16):
                 outputs = student(encode(student.model.model.visual, pixels), packed)
             _weighted(losses.all(outputs, packed)).backward()
@@ -186,9 +188,3 @@ def train_language(
         course.advance(len(batch.records), figures, validate)
         if course.done:
             return
-
-
-def _real_packs(batches: RealBatches, packer: Packer) -> Iterator[tuple[Tensor, Packed]]:
-    for pixels, examples in batches:
-        height, width = pixels.shape[-2:]
-        yield pixels, packer.pack(examples, height // CELL, width // CELL)

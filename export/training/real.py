@@ -1,7 +1,7 @@
 """Labelled pictures as they are found, whole, as the runtime would see them."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
@@ -33,35 +33,36 @@ def as_the_model_sees(path: Path) -> np.ndarray:
 
 
 class RealBatches:
-    """Endless batches of labelled pictures that are seen in one size, mirrored half of the time.
+    """Batches of labelled pictures that are seen in one size, mirrored half of the time.
 
-    Each is (normalised pixels [B, 3, H, W], the examples of each picture). At most `questions` of
-    a picture's examples are drawn at a time. Pictures of which fewer than a batch share a size are
-    left out.
+    At most `questions` of a picture's examples are drawn at a time. Pictures of which fewer than a
+    batch share a size are left out. A draw depends on its number and `seed` alone.
     """
 
     def __init__(
         self, pictures: Sequence[Labelled], size: int, seed: int, questions: int = 12
     ) -> None:
-        self._size, self._questions = size, questions
-        self._random = Random(seed)
+        self._size, self._questions, self._seed = size, questions, seed
         by_size: dict[tuple[int, int], list[Labelled]] = defaultdict(list)
         for picture in pictures:
             by_size[size_as_seen(*picture.size)].append(picture)
         self._groups = [group for group in by_size.values() if len(group) >= size]
 
-    def __iter__(self) -> Iterator[tuple[Tensor, list[list[Example]]]]:
-        weights = [len(group) for group in self._groups]
-        while self._groups:
-            group = self._random.choices(self._groups, weights)[0]
-            images: list[np.ndarray] = []
-            asked: list[list[Example]] = []
-            for picture in self._random.sample(group, self._size):
-                count = min(self._questions, len(picture.examples))
-                examples = self._random.sample(picture.examples, count)
-                image = as_the_model_sees(picture.path)
-                if self._random.random() < 0.5:
-                    image, examples = image[..., ::-1], mirrored(examples)
-                images.append(image)
-                asked.append(examples)
-            yield normalise(np.ascontiguousarray(np.stack(images))), asked
+    def __bool__(self) -> bool:
+        """Whether there is anything to draw."""
+        return bool(self._groups)
+
+    def draw(self, number: int) -> tuple[Tensor, list[list[Example]]]:
+        """Normalised pixels [B, 3, H, W] and the examples of each picture."""
+        random = Random(f"{self._seed} {number}")
+        group = random.choices(self._groups, [len(group) for group in self._groups])[0]
+        images: list[np.ndarray] = []
+        asked: list[list[Example]] = []
+        for picture in random.sample(group, self._size):
+            examples = random.sample(picture.examples, min(self._questions, len(picture.examples)))
+            image = as_the_model_sees(picture.path)
+            if random.random() < 0.5:
+                image, examples = image[..., ::-1], mirrored(examples)
+            images.append(image)
+            asked.append(examples)
+        return normalise(np.ascontiguousarray(np.stack(images))), asked

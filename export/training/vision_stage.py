@@ -97,7 +97,7 @@ def train_vision(
         return {name: cell_scores(averaged, path) for name, path in checks.items()}
 
     course.begin(begin)
-    for batch in Batches(pool, _PIXELS, seed=course.step):
+    for batch in Batches(pool, _PIXELS, seed=0, first=course.step):
         with torch.autocast("cpu", torch.bfloat16):
             evidence = model(batch.pixels)
         truth = grade_targets(batch.coverage, batch.severity)
