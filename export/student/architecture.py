@@ -1,6 +1,7 @@
 """Presets of our own models: true Qwen2.5-VL checkpoints, only smaller."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import torch
@@ -90,3 +91,8 @@ def create(config: Qwen2_5_VLConfig, seed: int = 0) -> Qwen2_5_VLForConditionalG
         kernels = dct_patch_kernels(kernel.shape[0], kernel.shape[-1])
         kernel.copy_((kernels / frames)[:, :, None].expand_as(kernel))
     return model
+
+
+def trained_model(folder: Path) -> Qwen2_5_VLForConditionalGeneration:
+    """The model of a checkpoint folder, in float32."""
+    return Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)

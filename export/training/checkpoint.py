@@ -4,19 +4,13 @@ import json
 import shutil
 from pathlib import Path
 
-import torch
 from tokenizers import Tokenizer
-from transformers import GenerationConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import GenerationConfig
 
-from export.student.architecture import PRESETS, configure, create
 from export.student.tokenizer import special_ids, write_tokenizer
 from export.training.course import averaged_weights
+from export.training.student import Student
 from idetex_edge.prompts import PromptSet
-
-
-def trained_model(folder: Path) -> Qwen2_5_VLForConditionalGeneration:
-    """The model of a checkpoint folder, in float32."""
-    return Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
 
 
 def write_checkpoint(
@@ -28,11 +22,10 @@ def write_checkpoint(
     it appears only when whole.
     """
     ids = special_ids(tokenizer)
-    model = create(configure(PRESETS[preset], ids, tokenizer.get_vocab_size()))
-    weights = averaged_weights(saved)
-    model.load_state_dict(
-        {k.removeprefix("model."): v for k, v in weights.items() if k.startswith("model.")}
-    )
+    student = Student(preset, tokenizer)
+    student.load_state_dict(averaged_weights(saved))
+    student.fold()
+    model = student.model
     model.generation_config = GenerationConfig(
         eos_token_id=ids["<|im_end|>"], pad_token_id=ids["<|endoftext|>"], do_sample=False
     )

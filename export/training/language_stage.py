@@ -21,7 +21,6 @@ from export.supervision import mixture
 from export.supervision.examples import examples_for
 from export.supervision.labelled import Labelled
 from export.supervision.mixture import EVERYTHING, Mixture
-from export.training.batched_vision import encode
 from export.training.batches import Batch, Batches
 from export.training.course import Course, averaged_weights
 from export.training.evidence import evidence_loss, grade_targets, looks_of, told
@@ -36,7 +35,8 @@ from idetex_edge.prompts import PromptSet
 _WEIGHTS = {"loss": 1.0, "options": 0.7, "levels": 0.5, "evidence": 0.15}
 _REAL_EVERY = 3
 _REAL_BATCH = 2
-_TOWER_SHARE = 0.4
+_TOWER_SHARE = 0.3
+_BYPASS_SHARE = 0.1
 _CHECK_BATCHES = 24
 _CHECK_PIXELS = 225_000
 
@@ -69,12 +69,15 @@ def _pack(packer: Packer, batch: Batch, random: Random, mixture: Mixture) -> Pac
     return packer.pack(examples, height // CELL, width // CELL)
 
 
-def _features(student: Student, stage: Stage, batch: Batch, generator: torch.Generator) -> Tensor:
-    """Image features [B, cells, width], seen or told."""
+def _features(
+    student: Student, stage: Stage, batch: Batch, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Image features [B, cells, width] and evidence [B, cells, 34], seen or told."""
     if stage.sees:
-        return encode(student.model.model.visual, batch.pixels)
+        return student.see(batch.pixels)
     targets = grade_targets(batch.coverage, batch.severity)
-    return student.testify(told(targets, looks_of(batch.pixels), generator))
+    evidence = told(targets, looks_of(batch.pixels), generator)
+    return student.testify(evidence), evidence
 
 
 @torch.no_grad()
@@ -89,7 +92,8 @@ def check(
     for batch in islice(Batches(pool, _CHECK_PIXELS, seed=5), _CHECK_BATCHES):
         packed = _pack(packer, batch, random, EVERYTHING)
         with torch.autocast("cpu", torch.bfloat16):
-            logits = student(_features(student, stage, batch, generator), packed).answers
+            features, _ = _features(student, stage, batch, generator)
+            logits = student(features, packed).answers
         totals["loss"] += float(losses.answers(logits, packed)) / _CHECK_BATCHES
         right = logits.argmax(-1) == packed.targets
         totals["token"] += float(right.sum())
@@ -112,11 +116,14 @@ def _optimiser(student: Student, stage: Stage) -> Optimiser:
     modules: dict[str, tuple[nn.Module, float]] = {
         "text": (model.language_model, 1.0),
         "options": (student.option_head, 1.0),
+        "testify": (student.testify, 1.0),
     }
     if stage.sees:
-        modules |= {"tower": (model.visual, _TOWER_SHARE), "witness": (student.witness, 1.0)}
-    else:
-        modules["testify"] = (student.testify, 1.0)
+        modules |= {
+            "tower": (model.visual, _TOWER_SHARE),
+            "witness": (student.witness, _TOWER_SHARE),
+            "bypass": (student.bypass, _BYPASS_SHARE),
+        }
     return Optimiser(modules)
 
 
@@ -150,7 +157,7 @@ def train_language(
     def begin() -> None:
         if stage.sees:
             student.load_state_dict(averaged_weights(run / f"{READING.name}.pt"))
-            student.join(run / "vision.pt")
+            student.take_tower(run / "vision.pt")
         elif start:
             student.load_checkpoint(start, tokenizer)
 
@@ -166,9 +173,8 @@ def train_language(
         tower_learns = stage.sees and course.step % stage.tower_every == 0
         with torch.autocast("cpu", torch.bfloat16):
             with torch.set_grad_enabled(tower_learns or not stage.sees):
-                features = _features(student, stage, batch, generator)
+                features, evidence = _features(student, stage, batch, generator)
             outputs = student(features, packed)
-            evidence = student.witness(features)
         parts = losses.all(outputs, packed)
         if tower_learns:
             truth = grade_targets(batch.coverage, batch.severity)
@@ -179,7 +185,8 @@ def train_language(
             height, width = pixels.shape[-2:]
             packed = packer.pack(examples, height // CELL, width // CELL)
             with torch.autocast("cpu", torch.bfloat16):
-                outputs = student(encode(student.model.model.visual, pixels), packed)
+                features, _ = student.see(pixels)
+                outputs = student(features, packed)
             _weighted(losses.all(outputs, packed)).backward()
         course.seconds = average_gradients(student, course.seconds)
         nn.utils.clip_grad_norm_(student.parameters(), 1.0)

@@ -8,10 +8,10 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from export.student.architecture import PRESETS, configure, create
+from export.student.architecture import PRESETS, configure, create, trained_model
 from export.student.tokenizer import special_ids
 from export.training.batched_language import hidden_states
-from export.training.checkpoint import trained_model
+from export.training.batched_vision import encode
 from export.training.course import averaged_weights
 from export.training.evidence import ABSENT, EVIDENCE, GRADES, PRESENT, evidence_head
 from export.training.packing import Packed
@@ -28,10 +28,12 @@ class Outputs:
 
 
 class Student(nn.Module):
-    """A preset's whole model with three heads that are dropped afterwards.
+    """A preset's whole model, and what is folded into it or dropped afterwards.
 
-    `witness` reads image features as evidence (`evidence.py`) and keeps the tower honest;
-    `testify` is its inverse, for a language model that learns from evidence before it sees.
+    The language model reads image features of two parts. `witness` puts what the tower sees into
+    evidence (`evidence.py`), which keeps it honest, and `testify` tells evidence to the language
+    model, which learnt to read it before it saw; `bypass` hands on what no word was found for.
+    All three are linear: `fold` takes them into the patch merger's last layer.
     `option_head` tells from a middle layer, at the end of each option of a multiple-choice
     question, whether it is the answer: what the letter has to be read from. Without it, letters
     stay at chance for thousands of steps.
@@ -45,9 +47,17 @@ class Student(nn.Module):
         self.witness = evidence_head(sizes.text_width)
         self.testify = nn.Linear(EVIDENCE, sizes.text_width)
         self.speak_in_words(tokenizer)
+        self.bypass = nn.Linear(sizes.text_width, sizes.text_width, bias=False)
+        nn.init.zeros_(self.bypass.weight)
         self.option_head = nn.Sequential(
             nn.LayerNorm(sizes.text_width), nn.Linear(sizes.text_width, 1)
         )
+
+    def see(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Image features [B, cells, width] of normalised pixels [B, 3, H, W], and the evidence."""
+        seen = encode(self.model.model.visual, pixels)
+        evidence = self.witness(seen)
+        return self.testify(evidence) + self.bypass(seen), evidence
 
     def forward(self, features: Tensor, packed: Packed) -> Outputs:
         """Read packed questions about pictures with image features [B, cells, width]."""
@@ -101,23 +111,19 @@ class Student(nn.Module):
         weight[:, :GRADES] += words
         self.testify.bias.copy_(-ABSENT * weight[:, :GRADES].sum(1))
 
-    @torch.no_grad()
-    def join(self, vision: Path) -> None:
-        """Take the tower of the vision stage (`vision.pt`), so that it says what `testify` said.
-
-        What the tower's head reads as evidence becomes the features that the language model learnt
-        to read: both are linear, so the patch merger's last layer takes them in.
-        """
+    def take_tower(self, vision: Path) -> None:
+        """Take the averaged tower and head of the vision stage (`vision.pt`)."""
         weights = averaged_weights(vision)
-        tower = {k.removeprefix("tower."): v for k, v in weights.items() if k.startswith("tower.")}
-        visual = self.model.model.visual
-        visual.load_state_dict(tower)
-        last = visual.merger.mlp[2]
+        for prefix, module in (("tower.", self.model.model.visual), ("head.", self.witness)):
+            own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+            module.load_state_dict(own)
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Take witness, testimony and bypass into the patch merger, which then says the same."""
+        last = self.model.model.visual.merger.mlp[2]
         assert isinstance(last, nn.Linear)
-        read = self.testify.weight @ weights["head.weight"]
-        shift = self.testify.weight @ weights["head.bias"] + self.testify.bias
+        read = self.testify.weight @ self.witness.weight + self.bypass.weight
+        shift = self.testify.weight @ self.witness.bias + self.testify.bias
         last.bias.copy_(read @ last.bias + shift)
         last.weight.copy_(read @ last.weight)
-        inverse = torch.linalg.pinv(self.testify.weight)
-        self.witness.weight.copy_(inverse)
-        self.witness.bias.copy_(-inverse @ self.testify.bias)

@@ -6,10 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from export.student.architecture import PRESETS, configure, create
+from export.student.architecture import PRESETS, configure, create, trained_model
 from export.training.batched_vision import encode
 from export.training.batches import Batches
-from export.training.checkpoint import trained_model
 from export.training.course import Course
 from export.training.evidence import (
     GRADES,
