@@ -85,6 +85,38 @@ def train(
 
 
 @app.command()
+def distill(
+    teacher: Annotated[Path, typer.Option(help="Checkpoint folder of one of our presets.")],
+    photos: Annotated[Path, typer.Option(help="Folder of photographs with a SOURCES.tsv.")],
+    run: Annotated[Path, typer.Option(help="Folder of the run; the same one goes on.")],
+    student: Annotated[str, typer.Option(help="Which model learns: nano or mini.")] = "nano",
+    minutes: Annotated[float, typer.Option(help="Time to train, all stages.", min=1)] = 120,
+    pictures: Annotated[int, typer.Option(help="Pictures to spoil for the pool.")] = 25_000,
+    processes: Annotated[int, typer.Option(help="Processes to train with, a core each.")] = 2,
+) -> None:
+    """Train a model of our own from photographs and from a teacher's logits and features."""
+    from export.training.train import train
+
+    typer.echo(train(student, photos, run, minutes, pictures, processes, [], teacher=teacher))
+
+
+@app.command()
+def label(
+    photos: Annotated[list[str], typer.Argument(help="Pictures, folders or patterns.")],
+    output: Annotated[Path, typer.Option(help="Folder to make, in ViDA-UGC's training form.")],
+    bundle: Annotated[str | None, typer.Option(help="The teacher's bundle; else nano.")] = None,
+) -> None:
+    """Let a bundle of any size label pictures, for `train --vida` to learn from."""
+    from export.supervision.label import label
+    from idetex_edge.cli.options import open_assessor
+    from idetex_edge.cli.stages import showing_stages
+
+    with showing_stages() as advance:
+        labelled, broken = label(open_assessor(bundle), photos, output, advance)
+    typer.echo(f"{output}: {labelled} pictures labelled, {broken} could not be read")
+
+
+@app.command()
 def sheet(
     photos: Annotated[Path, typer.Option(help="Folder of photographs.")],
     output: Annotated[Path, typer.Option(help="Folder for the contact sheets.")],

@@ -44,7 +44,8 @@ from export.training.language_stage import LANGUAGE, READING, train_language
 from export.training.losses import Losses
 from export.training.optimiser import Optimiser
 from export.training.packing import Packer
-from export.training.student import Student
+from export.training.student import Outputs, Student
+from export.training.teaching import Teacher, lessons
 from export.training.train import PROMPTS
 from export.training.vision_stage import Witness, train_vision
 from idetex_edge.errors import ExportError
@@ -271,6 +272,16 @@ def test_stages_run_resume_and_make_a_loadable_checkpoint(
     name = "model.language_model.layers.0.mlp.up_proj.weight"
     assert torch.equal(dict(model.named_parameters())[name], saved[f"model.{name}"])
     assert PromptSet.from_dict(json.loads((output / "prompts.json").read_text())) == prompts
+    taught = tmp_path / "taught"
+    taught.mkdir()
+    for file in ("vision.pt", "reading.pt"):
+        (taught / file).write_bytes((run / file).read_bytes())
+    train_language(
+        LANGUAGE, "nano", tokenizer, prompts, pool, real, {}, taught, moment, taught_by=output
+    )
+    write_checkpoint("nano", tokenizer, prompts, taught / "model.pt", tmp_path / "pupil")
+    (line,) = (taught / "model.jsonl").read_text().splitlines()
+    assert {"logits", "features"} <= set(json.loads(line))
     further = tmp_path / "further"
     further.mkdir()
     train_vision("nano", pool, {}, further, moment, start=output)
@@ -317,14 +328,62 @@ def test_a_folded_tower_says_what_the_language_model_reads(
     torch.save({"average": {"weights": witness.state_dict()}}, tmp_path / "vision.pt")
     student.take_tower(tmp_path / "vision.pt")
     pixels = normalise(skimage.data.chelsea()[None, :224, :336].transpose(0, 3, 1, 2).copy())
-    features, evidence = student.see(pixels)
-    assert torch.allclose(evidence, witness(pixels), atol=1e-5)
-    assert torch.allclose(features, student.testify(evidence), atol=1e-5)
+    sight = student.see(pixels)
+    assert torch.allclose(sight.evidence, witness(pixels), atol=1e-5)
+    assert torch.allclose(sight.features, student.testify(sight.evidence), atol=1e-5)
     torch.nn.init.normal_(student.bypass.weight, std=0.02)
-    features, _ = student.see(pixels)
+    features = student.see(pixels).features
     student.fold()
     folded = encode(student.model.model.visual, pixels)
     assert torch.allclose(folded, features, atol=1e-5)
+
+
+def test_a_student_nears_its_teacher(
+    photos: Path, tmp_path: Path, tokenizer: Tokenizer, prompts: PromptSet
+) -> None:
+    """Only the teacher's share of the loss is followed here; both parts of it must fall."""
+    torch.manual_seed(1)
+    taught_by = tmp_path / "teacher"
+    student = Student("nano", tokenizer)
+    torch.save({"average": {"weights": student.state_dict()}}, tmp_path / "model.pt")
+    write_checkpoint("nano", tokenizer, prompts, tmp_path / "model.pt", taught_by)
+    teacher = Teacher(taught_by, tokenizer)
+    pool = tmp_path / "pool"
+    clean = [p for p in list_photos(photos) if not p.scored]
+    write_shard(pool, clean, photos, seed=2, held_out=False)
+    batch = next(iter(Batches(pool, 100_000, seed=1)))
+    height, width = batch.pixels.shape[-2:]
+    examples = [[Example("grounding", "No distortion"), score_example(2.0)]] * len(batch.records)
+    packed = Packer(tokenizer, prompts).pack(examples, height // 28, width // 28)
+    taught = teacher(batch.pixels, packed)
+    learner = Student("nano", tokenizer, teacher.width)
+    torch.nn.init.normal_(learner.model.lm_head.weight, std=0.05)
+    optimiser = torch.optim.Adam(learner.parameters(), lr=1e-3)
+    history: list[dict[str, float]] = []
+    sight = learner.see(batch.pixels)
+    for _ in range(12):
+        parts = lessons(learner, sight, learner(sight.features, packed), taught, packed)
+        history.append({name: float(part.detach()) for name, part in parts.items()})
+        optimiser.zero_grad()
+        sum(parts.values(), torch.zeros(())).backward()
+        optimiser.step()
+        sight = learner.see(batch.pixels)
+    assert all(history[-1][name] < 0.7 * history[0][name] for name in ("logits", "features"))
+    same = lessons(
+        learner, sight, Outputs(taught.answers, taught.levels, packed.weights), taught, packed
+    )
+    assert float(same["logits"]) == pytest.approx(0.0, abs=1e-5)
+
+
+def test_a_teacher_of_another_vocabulary_is_refused(
+    tmp_path: Path, tokenizer: Tokenizer, prompts: PromptSet
+) -> None:
+    with pytest.raises(ExportError, match="no tokenizer"):
+        Teacher(tmp_path, tokenizer)
+    other = train_tokenizer(["entirely other words"], words=20)
+    write_tokenizer(other, tmp_path)
+    with pytest.raises(ExportError, match=r"another vocabulary.*label"):
+        Teacher(tmp_path, tokenizer)
 
 
 def test_testimony_is_the_truth_with_errors(photos: Path, tmp_path: Path) -> None:

@@ -12,10 +12,12 @@ from PIL import Image
 
 from export.student.architecture import IMAGE_MEAN, IMAGE_STD
 from export.supervision.example import Example
+from export.supervision.label import label
 from export.supervision.labelled import Labelled, mirrored
 from export.supervision.vida import read_vida
 from export.training.real import RealBatches, size_as_seen
-from idetex_edge.errors import ExportError
+from idetex_edge import Assessor
+from idetex_edge.errors import ExportError, OutputError
 from idetex_edge.parsing import parse_grounding
 from idetex_edge.preprocess import Preprocessor
 from idetex_edge.vocabulary import box_text
@@ -163,3 +165,33 @@ def test_batches_show_pictures_as_the_model_sees_them(folder: Path) -> None:
         assert [len(examples) for examples in asked] == [3, 3]
         sides |= {e.answer.split()[0] for examples in asked for e in examples}
     assert sides == {"left", "right"}
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """Show no progress."""
+
+
+def test_a_models_answers_become_supervision(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    cat = Image.fromarray(skimage.data.chelsea()).resize((224, 168))
+    noisy = np.asarray(cat) + np.random.default_rng(0).normal(0, 60, (168, 224, 3))
+    Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).save(photos / "noisy.png")
+    (photos / "broken.png").write_bytes(b"no picture")
+    assessor = Assessor(threads=1)
+    output = tmp_path / "labels"
+    assert label(assessor, [str(photos)], output, _silent) == (1, 1)
+    (picture,) = read_vida(output).pictures
+    assert picture.path.read_bytes() == (photos / "noisy.png").read_bytes()
+    by_task = {example.task: example for example in picture.examples}
+    seen = assessor.encode(photos / "noisy.png")
+    assert by_task["description"].answer == assessor.describe(seen).text
+    found = {(d.type, d.severity, d.box_1000) for d in assessor.ground(seen)}
+    told = parse_grounding(by_task["grounding"].answer)
+    assert {(d.type, d.severity, d.box_1000) for d in told} == found
+    assert by_task["score"].answer == f" {assessor.score(seen).level}"
+    with pytest.raises(OutputError, match="exists"):
+        label(assessor, [str(photos)], output, _silent)
+    with pytest.raises(ExportError, match="could be read"):
+        label(assessor, [str(photos / "broken.png")], tmp_path / "none", _silent)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels", "photos"]

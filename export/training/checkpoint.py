@@ -23,7 +23,8 @@ def write_checkpoint(
     """
     ids = special_ids(tokenizer)
     student = Student(preset, tokenizer)
-    student.load_state_dict(averaged_weights(saved))
+    weights = averaged_weights(saved)
+    student.load_state_dict({k: v for k, v in weights.items() if not k.startswith("imitate.")})
     student.fold()
     model = student.model
     model.generation_config = GenerationConfig(

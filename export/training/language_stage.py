@@ -28,11 +28,19 @@ from export.training.losses import Losses
 from export.training.optimiser import Optimiser
 from export.training.packing import Packed, Packer
 from export.training.real import RealBatches
-from export.training.student import Student
+from export.training.student import Sight, Student
+from export.training.teaching import Teacher, lessons
 from export.training.team import average_gradients, rank
 from idetex_edge.prompts import PromptSet
 
-_WEIGHTS = {"loss": 1.0, "options": 0.7, "levels": 0.5, "evidence": 0.15}
+_WEIGHTS = {
+    "loss": 1.0,
+    "options": 0.7,
+    "levels": 0.5,
+    "evidence": 0.15,
+    "logits": 0.7,
+    "features": 0.5,
+}
 _REAL_EVERY = 3
 _REAL_BATCH = 2
 _TOWER_SHARE = 0.3
@@ -57,7 +65,7 @@ class Stage:
 
 
 READING: Final = Stage("reading", False, 450_000, 1.5e-3, mixture.READING)
-LANGUAGE: Final = Stage("model", True, 300_000, 1.0e-3, mixture.EVERYTHING, tower_every=2)
+LANGUAGE: Final = Stage("model", True, 400_000, 5e-4, mixture.EVERYTHING, tower_every=2)
 
 
 def _pack(packer: Packer, batch: Batch, random: Random, mixture: Mixture) -> Packed:
@@ -69,15 +77,14 @@ def _pack(packer: Packer, batch: Batch, random: Random, mixture: Mixture) -> Pac
     return packer.pack(examples, height // CELL, width // CELL)
 
 
-def _features(
-    student: Student, stage: Stage, batch: Batch, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Image features [B, cells, width] and evidence [B, cells, 34], seen or told."""
+def _look(student: Student, stage: Stage, batch: Batch, generator: torch.Generator) -> Sight:
+    """The pictures as they are seen, or as they are told."""
     if stage.sees:
         return student.see(batch.pixels)
     targets = grade_targets(batch.coverage, batch.severity)
     evidence = told(targets, looks_of(batch.pixels), generator)
-    return student.testify(evidence), evidence
+    features = student.testify(evidence)
+    return Sight(features, evidence, features)
 
 
 @torch.no_grad()
@@ -92,8 +99,8 @@ def check(
     for batch in islice(Batches(pool, _CHECK_PIXELS, seed=5), _CHECK_BATCHES):
         packed = _pack(packer, batch, random, EVERYTHING)
         with torch.autocast("cpu", torch.bfloat16):
-            features, _ = _features(student, stage, batch, generator)
-            logits = student(features, packed).answers
+            sight = _look(student, stage, batch, generator)
+            logits = student(sight.features, packed).answers
         totals["loss"] += float(losses.answers(logits, packed)) / _CHECK_BATCHES
         right = logits.argmax(-1) == packed.targets
         totals["token"] += float(right.sum())
@@ -124,6 +131,8 @@ def _optimiser(student: Student, stage: Stage) -> Optimiser:
             "witness": (student.witness, _TOWER_SHARE),
             "bypass": (student.bypass, _BYPASS_SHARE),
         }
+    if student.imitate:
+        modules["imitate"] = (student.imitate, 1.0)
     return Optimiser(modules)
 
 
@@ -138,17 +147,20 @@ def train_language(
     run: Path,
     minutes: float,
     start: Path | None = None,
+    taught_by: Path | None = None,
 ) -> None:
     """Train one stage for so many minutes in all.
 
     It goes on from the stage's own file in `run` where there is one. Else reading begins with the
     checkpoint folder `start` or with fresh weights, and language with what reading left
-    (`reading.pt`), joined to the tower of stage one (`vision.pt`).
+    (`reading.pt`) and the tower of stage one (`vision.pt`); there the checkpoint folder
+    `taught_by` may teach, too (`teaching.py`).
 
     Alone, or in every process of a team (`team.py`), of which the first validates and saves.
     Writes `<stage>.pt` and `<stage>.jsonl` (see `Course`).
     """
-    student = Student(preset, tokenizer)
+    teacher = Teacher(taught_by, tokenizer) if taught_by and stage.sees else None
+    student = Student(preset, tokenizer, teacher.width if teacher else 0)
     packer = Packer(tokenizer, prompts)
     losses = Losses(packer, tokenizer.get_vocab_size())
     optimiser = _optimiser(student, stage)
@@ -156,7 +168,8 @@ def train_language(
 
     def begin() -> None:
         if stage.sees:
-            student.load_state_dict(averaged_weights(run / f"{READING.name}.pt"))
+            read = averaged_weights(run / f"{READING.name}.pt")
+            student.load_state_dict(read, strict=teacher is None)
             student.take_tower(run / "vision.pt")
         elif start:
             student.load_checkpoint(start, tokenizer)
@@ -173,20 +186,22 @@ def train_language(
         tower_learns = stage.sees and course.step % stage.tower_every == 0
         with torch.autocast("cpu", torch.bfloat16):
             with torch.set_grad_enabled(tower_learns or not stage.sees):
-                features, evidence = _features(student, stage, batch, generator)
-            outputs = student(features, packed)
+                sight = _look(student, stage, batch, generator)
+            outputs = student(sight.features, packed)
+            taught = teacher(batch.pixels, packed) if teacher else None
         parts = losses.all(outputs, packed)
+        if taught:
+            parts |= lessons(student, sight, outputs, taught, packed)
         if tower_learns:
             truth = grade_targets(batch.coverage, batch.severity)
-            parts["evidence"] = evidence_loss(evidence, truth, looks_of(batch.pixels))
+            parts["evidence"] = evidence_loss(sight.evidence, truth, looks_of(batch.pixels))
         _weighted(parts).backward()
         if stage.sees and found and course.step % _REAL_EVERY == 0:
             pixels, examples = found.draw(course.step)
             height, width = pixels.shape[-2:]
             packed = packer.pack(examples, height // CELL, width // CELL)
             with torch.autocast("cpu", torch.bfloat16):
-                features, _ = student.see(pixels)
-                outputs = student(features, packed)
+                outputs = student(student.see(pixels).features, packed)
             _weighted(losses.all(outputs, packed)).backward()
         course.seconds = average_gradients(student, course.seconds)
         nn.utils.clip_grad_norm_(student.parameters(), 1.0)

@@ -27,6 +27,35 @@ class Outputs:
     options: Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What is made of a batch of pictures, cells in raster order.
+
+    seen: the tower's own features [B, cells, width]; evidence [B, cells, 34] of them; features
+    [B, cells, width] that the language model reads.
+    """
+
+    seen: Tensor
+    evidence: Tensor
+    features: Tensor
+
+
+def read_packed(
+    model: Qwen2_5_VLForConditionalGeneration, features: Tensor, packed: Packed
+) -> tuple[Tensor, Tensor]:
+    """Hidden states [T, width] of packed questions, last and middle (see `hidden_states`)."""
+    text = model.model.language_model
+    embedded = [text.embed_tokens(block.ids) for block in packed.blocks]
+    before, image, after = (
+        embedded[0][:, : packed.image.start],
+        features.to(embedded[0].dtype),
+        embedded[0][:, packed.image.stop :],
+    )
+    embedded[0] = torch.cat((before, image, after), dim=1)
+    joined = torch.cat([part.flatten(0, 1) for part in embedded])
+    return hidden_states(text, joined, packed.blocks)
+
+
 class Student(nn.Module):
     """A preset's whole model, and what is folded into it or dropped afterwards.
 
@@ -36,10 +65,11 @@ class Student(nn.Module):
     All three are linear: `fold` takes them into the patch merger's last layer.
     `option_head` tells from a middle layer, at the end of each option of a multiple-choice
     question, whether it is the answer: what the letter has to be read from. Without it, letters
-    stay at chance for thousands of steps.
+    stay at chance for thousands of steps. `imitate`, where there is a teacher, maps what the tower
+    sees to what the teacher's tower does.
     """
 
-    def __init__(self, preset: str, tokenizer: Tokenizer) -> None:
+    def __init__(self, preset: str, tokenizer: Tokenizer, teacher_width: int = 0) -> None:
         super().__init__()
         sizes = PRESETS[preset]
         config = configure(sizes, special_ids(tokenizer), tokenizer.get_vocab_size())
@@ -52,28 +82,17 @@ class Student(nn.Module):
         self.option_head = nn.Sequential(
             nn.LayerNorm(sizes.text_width), nn.Linear(sizes.text_width, 1)
         )
+        self.imitate = nn.Linear(sizes.text_width, teacher_width) if teacher_width else None
 
-    def see(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Image features [B, cells, width] of normalised pixels [B, 3, H, W], and the evidence."""
+    def see(self, pixels: Tensor) -> Sight:
+        """Look at normalised pixels [B, 3, H, W]."""
         seen = encode(self.model.model.visual, pixels)
         evidence = self.witness(seen)
-        return self.testify(evidence) + self.bypass(seen), evidence
+        return Sight(seen, evidence, self.testify(evidence) + self.bypass(seen))
 
     def forward(self, features: Tensor, packed: Packed) -> Outputs:
         """Read packed questions about pictures with image features [B, cells, width]."""
-        text = self.model.model.language_model
-        embedded = [text.embed_tokens(block.ids) for block in packed.blocks]
-        prefix = embedded[0]
-        embedded[0] = torch.cat(
-            (
-                prefix[:, : packed.image.start],
-                features.to(prefix.dtype),
-                prefix[:, packed.image.stop :],
-            ),
-            dim=1,
-        )
-        joined = torch.cat([part.flatten(0, 1) for part in embedded])
-        hidden, middle = hidden_states(text, joined, packed.blocks)
+        hidden, middle = read_packed(self.model, features, packed)
         return Outputs(
             answers=self.model.lm_head(hidden[packed.rows]),
             levels=self.model.lm_head(hidden[packed.level_rows]),

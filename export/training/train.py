@@ -95,6 +95,7 @@ def train(
     texts: list[Path],
     start: Path | None = None,
     vida: Path | None = None,
+    teacher: Path | None = None,
 ) -> Path:
     """Train a preset for so many minutes in all; returns the checkpoint's folder.
 
@@ -102,11 +103,14 @@ def train(
     spoiled for the pool; `processes` how many train together, a core each; `texts` are files whose
     words the tokenizer should know besides our own. With a checkpoint folder as `start`, its
     weights and tokenizer are trained further. `vida` is a folder of ViDA-UGC's training files
-    (`export.supervision.vida`), mixed in as photographs with human scores are.
+    (`export.supervision.vida`), mixed in as photographs with human scores are. A `teacher` is a
+    checkpoint folder of one of our presets: the student takes its vocabulary and prompts, and
+    learns from it in the last stage (`teaching.py`).
     """
     pool = run / "pool"
     pool.mkdir(parents=True, exist_ok=True)
-    words = start / "prompts.json" if start else PROMPTS
+    model = start or teacher
+    words = model / "prompts.json" if model else PROMPTS
     prompts = PromptSet.from_dict(json.loads(words.read_text()))
     context = get_context("spawn")
     shards = -(-pictures // SHARD)
@@ -114,7 +118,7 @@ def train(
     spoiler = context.Process(target=_spoil_on, args=(photos, pool, shards), daemon=True)
     spoiler.start()
     checks = _make_checks(photos, run)
-    vocabulary = (start or run) / "tokenizer.json"
+    vocabulary = (model or run) / "tokenizer.json"
     if not vocabulary.exists():
         more = [path.read_text() for path in texts]
         train_tokenizer([*_said(pool, prompts), *more]).save(str(vocabulary))
@@ -126,9 +130,9 @@ def train(
     with watching(run, budgets):
         train_apart(
             (train_vision, (preset, pool, checks, run, apart, start)),
-            (train_language, (READING, *common, apart, start)),
+            (train_language, (READING, *common, apart, start, None)),
         )
-        train_together(processes, train_language, LANGUAGE, *common, minutes - apart, None)
+        train_together(processes, train_language, LANGUAGE, *common, minutes - apart, None, teacher)
     spoiler.terminate()
     output = run / "checkpoint"
     write_checkpoint(preset, tokenizer, prompts, run / "model.pt", output)
