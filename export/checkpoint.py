@@ -18,6 +18,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedConfig, Qwen2_5_VLConfig, Qwen2VLConfig
 
+from export.adapter import AdaptedWeights
+from export.graphs.rows import WeightSource
+from export.names import our_name
+from export.source import checkpoint_folder
 from idetex_edge.bundle import TextFacts, VisionFacts
 from idetex_edge.errors import ExportError
 
@@ -26,16 +30,6 @@ FAMILIES: Final[dict[str, type[Qwen2VLConfig | Qwen2_5_VLConfig]]] = {
     "qwen2_5_vl": Qwen2_5_VLConfig,
 }
 """The architectures that export supports, by `model_type`."""
-
-_PREFIXES: Final = (
-    ("model.visual.", "visual."),
-    ("visual.", "visual."),
-    ("model.language_model.", "text."),
-    ("lm_head.", "head."),
-    ("model.", "text."),
-)
-"""Tensor names on disk (either generation of transformers) to ours; the first match counts."""
-
 
 class Weights:
     """The tensors of a checkpoint under one naming: `visual.*`, `text.*`, `head.weight`."""
@@ -46,7 +40,10 @@ class Weights:
         self._places: dict[str, tuple[Path, str]] = {}
         for path, names in _tensor_files(folder).items():
             for name in names or self._open(path).keys():
-                self._places[_our_name(name)] = (path, name)
+                self._places[our_name(name)] = (path, name)
+        files = sorted({path for path, _ in self._places.values()})
+        stats = [(str(path.resolve()), path.stat()) for path in files]
+        self.identity = tuple((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats)
 
     def __contains__(self, name: str) -> bool:
         return name in self._places
@@ -94,6 +91,7 @@ class Checkpoint:
     """An opened checkpoint. Activations are Hugging Face names ("silu", "quick_gelu", ...)."""
 
     folder: Path
+    config: Qwen2VLConfig | Qwen2_5_VLConfig
     family: str
     text: TextFacts
     vision: VisionFacts
@@ -103,15 +101,22 @@ class Checkpoint:
     vision_activation: str
     image_token_id: int
     stop: tuple[int, ...]
-    weights: Weights
+    weights: WeightSource
+
+    @property
+    def name(self) -> str:
+        """What the model is called: its folder's name."""
+        return self.folder.resolve().name
 
 
-def open_checkpoint(folder: Path) -> Checkpoint:
-    """Open a checkpoint folder.
+def open_checkpoint(model: str | Path, adapter: Path | None = None) -> Checkpoint:
+    """Open a checkpoint folder or hub id, with a LoRA adapter's folder merged in where given.
 
     Raises ExportError when it holds no usable configuration or weights: no config.json, another
-    architecture, a text-only model, a missing shard, rotary scaling or a sliding window.
+    architecture, a text-only model, a missing shard, rotary scaling or a sliding window, or an adapter that was
+    made for another base.
     """
+    folder = checkpoint_folder(model)
     config = _config(folder)
     text, vision = config.text_config, config.vision_config
     assert isinstance(text, PreTrainedConfig)
@@ -128,10 +133,13 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         raise ExportError(
             f"head size {text_facts.head_dim} is not a multiple of 16, which attention needs"
         )
-    weights = Weights(folder)
+    weights: WeightSource = Weights(folder)
+    if adapter is not None:
+        weights = AdaptedWeights(weights, adapter)
     tied = bool(config.tie_word_embeddings)
     return Checkpoint(
         folder=folder,
+        config=config,
         family=config.model_type,
         text=text_facts,
         vision=_vision_facts(vision),
@@ -232,10 +240,3 @@ def _tensor_files(folder: Path) -> dict[Path, list[str]]:
         if not path.is_file():
             raise ExportError(f"shard {path.name} is missing from {folder}; download it again")
     return files
-
-
-def _our_name(name: str) -> str:
-    for theirs, ours in _PREFIXES:
-        if name.startswith(theirs):
-            return ours + name.removeprefix(theirs)
-    return name

@@ -12,13 +12,25 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    TypeVar,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from idetex_edge.errors import BundleError
 from idetex_edge.preprocess import Preprocessor
 from idetex_edge.prompts import PromptSet
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 MANIFEST: Final = "manifest.json"
 TOKENIZER: Final = "tokenizer.json"
@@ -72,6 +84,17 @@ class EmbeddingFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheFacts:
+    """The KV cache that the decoder graph takes: "float32" or "float16".
+
+    slots: the only length that it accepts, 0 where any will do.
+    """
+
+    dtype: str = "float32"
+    slots: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class FileFacts:
     """Size in bytes and SHA-256 (hexadecimal) of one file of the bundle."""
 
@@ -84,7 +107,9 @@ class Manifest:
     """The contents of `manifest.json`, schema version 1.
 
     `tokens` maps each special token to its id; `stop` lists the ids that end an answer; `graphs`
-    maps "vision" and "decoder" to file names.
+    maps "vision" and "decoder" to file names, `engines` the same to what was built from them for
+    this machine, if anything was. Bundles without `cache` or `engines` were made before there
+    were any.
     """
 
     name: str
@@ -100,6 +125,8 @@ class Manifest:
     graphs: dict[str, str]
     embedding: EmbeddingFacts
     files: dict[str, FileFacts]
+    cache: CacheFacts = CacheFacts()
+    engines: dict[str, str] = field(default_factory=dict[str, str])
 
     def to_dict(self) -> dict[str, Any]:
         """Give the JSON form, `schema_version` first."""
@@ -170,7 +197,10 @@ def load_manifest(folder: Path) -> Manifest:
     manifest = Manifest.from_dict(data)
     for name in manifest.files:
         _check_name(name)
-    needed = {*manifest.graphs.values(), manifest.embedding.file, TOKENIZER}
+    needed = {
+        *(*manifest.graphs.values(), *manifest.engines.values()),
+        *(manifest.embedding.file, TOKENIZER),
+    }
     if unlisted := sorted(needed - set(manifest.files)):
         raise BundleError(f"{path} does not list {unlisted[0]}, which the model needs")
     if missing := {"vision", "decoder"} - set(manifest.graphs):
@@ -222,15 +252,18 @@ def _sha256(path: Path) -> str:
 
 
 def _read(cls: type[_Facts], data: object, where: str) -> _Facts:
-    """Build a facts dataclass from JSON: exactly its fields, each of exactly its type."""
+    """Build a facts dataclass from JSON: exactly its fields, each of exactly its type.
+
+    Only fields with a default may be missing.
+    """
     hints = get_type_hints(cls)
-    if not isinstance(data, dict) or set(data) != set(hints):
-        have = set(data) if isinstance(data, dict) else set[str]()
-        odd = sorted(have ^ set(hints))
+    fields = dataclasses.fields(cast("type[DataclassInstance]", cls))
+    needed = {f.name for f in fields if f.default is MISSING and f.default_factory is MISSING}
+    have = set(data) if isinstance(data, dict) else set[str]()
+    if not isinstance(data, dict) or not needed <= have <= set(hints):
+        odd = sorted((needed - have) | (have - set(hints)))
         raise BundleError(f"{where} has missing or unknown fields: {', '.join(odd) or data!r}")
-    return cls(
-        **{name: _value(hint, data[name], f"{where}.{name}") for name, hint in hints.items()}
-    )
+    return cls(**{name: _value(hints[name], data[name], f"{where}.{name}") for name in data})
 
 
 def _value(hint: object, value: object, where: str) -> object:

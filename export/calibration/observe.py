@@ -1,0 +1,113 @@
+"""What the checkpoint's matrices see: inputs sampled while it reads real pictures and answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from export.graphs.rows import Array
+from export.graphs.write import Advance
+from export.parity.answers import Answer, Answering
+from export.parity.pictures import Photograph
+from export.parity.reference import Reference
+from idetex_edge.bundle import Bundle
+from idetex_edge.engines.protocol import Floats
+from idetex_edge.preprocess import PatchedImage
+
+ROWS: Final = 256
+"""Rows of each matrix's input that are kept, chosen evenly at random from all it sees."""
+
+COMPARED: Final = 4
+"""Pictures whose answers and logits are kept, for the search in `export.calibration.fallback`."""
+
+
+@dataclass(slots=True)
+class Inputs:
+    """One matrix's inputs: a sample of rows [.., inputs], and the largest |x| of all of them."""
+
+    rows: Array = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    largest: float = 0.0
+    _keys: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+
+    def add(self, rows: Array, chance: np.random.Generator) -> None:
+        """See more rows: each one seen so far is as likely to be in the sample as any other."""
+        self.largest = max(self.largest, float(np.abs(rows).max()))
+        keys = chance.random(len(rows))
+        if len(self._keys) == ROWS:
+            below = keys < self._keys.max()
+            rows, keys = rows[below], keys[below]
+        joined = np.concatenate([self._keys, keys])
+        together = np.concatenate([self.rows, rows]) if len(self.rows) else rows
+        best = np.argsort(joined)[:ROWS]
+        self.rows, self._keys = together[best].copy(), joined[best]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Read:
+    """A picture with its answers, and what the checkpoint's logits on them are."""
+
+    patched: PatchedImage
+    answers: Sequence[Answer]
+    logits: Sequence[Floats]
+
+
+@dataclass(slots=True)
+class Observation:
+    """All that was seen. keys, values: the largest |x| of the KV cache, [layers, kv heads]."""
+
+    inputs: dict[str, Inputs] = field(default_factory=dict[str, Inputs])
+    keys: npt.NDArray[np.float32] | None = None
+    values: npt.NDArray[np.float32] | None = None
+    reads: list[Read] = field(default_factory=list[Read])
+
+
+def observe(
+    reference: Reference,
+    bundle: Bundle,
+    answering: Answering,
+    pictures: Sequence[Photograph],
+    steps: int,
+    advance: Advance,
+) -> Observation:
+    """Let a quick bundle of the checkpoint answer, and the checkpoint itself read the answers.
+
+    So grounding, description and choices are seen as they will be, to the end of the answers.
+    """
+    found, chance = Observation(), np.random.default_rng(0)
+
+    def watch(layer: str, x: torch.Tensor) -> None:
+        rows = x.reshape(len(x), -1) if x.ndim == 5 else x.reshape(-1, x.shape[-1])
+        found.inputs.setdefault(layer, Inputs()).add(rows.numpy(), chance)
+
+    with reference.watching(watch):
+        for done, picture in enumerate(pictures):
+            advance("calibrating", done, len(pictures))
+            patched = bundle.manifest.preprocessor.patchify(picture.load())
+            features = answering.engine.encode(patched)
+            answers = [answer for answer, _ in answering.answer(patched, features, steps)]
+            logits = [_read(reference, answer, patched, found) for answer in answers]
+            if done < COMPARED:
+                found.reads.append(Read(patched, answers, logits))
+    advance("calibrating", len(pictures), len(pictures))
+    return found
+
+
+def _read(
+    reference: Reference, answer: Answer, patched: PatchedImage, found: Observation
+) -> Floats:
+    output = reference.read(answer.read, patched, answer.steps)
+    found.keys = _largest(found.keys, [layer.keys for layer in output.past_key_values.layers])
+    found.values = _largest(found.values, [layer.values for layer in output.past_key_values.layers])
+    return np.asarray(output.logits[0])
+
+
+def _largest(
+    so_far: npt.NDArray[np.float32] | None, layers: Sequence[Any]
+) -> npt.NDArray[np.float32]:
+    now = np.stack([layer[0].abs().amax(dim=(1, 2)).numpy() for layer in layers])
+    return now if so_far is None else np.maximum(so_far, now)

@@ -1,0 +1,2 @@
+"""placeholder"""
+def add_engines(recipe, bundle, advance): pass
