@@ -26,10 +26,15 @@ from export.parity.pictures import Photographs, photographs
 from export.parity.reference import Reference
 from export.parity.report import Parity
 from export.targets import find_target
-from export.tensorrt.engines import add_engines
+from export.tensorrt.engines import BUILT_HERE, build_recipe, require_builder
+from idetex_edge.assessor import Assessor
 from idetex_edge.bundle import Bundle, open_bundle
 from idetex_edge.engines.onnx import OnnxEngine
 from idetex_edge.errors import ExportError
+from idetex_edge.smoke import SMOKE, levels_of
+from idetex_edge.tensorrt.build import build_engines
+from idetex_edge.tensorrt.recipe import BUILD
+from idetex_edge.tensorrt.report import EngineReport
 
 PARITY: Final = "parity.json"
 CALIBRATED_ON: Final = 32
@@ -58,7 +63,15 @@ class Conversion:
     steps: int = STEPS
 
 
-def convert(wanted: Conversion, advance: Advance) -> Bundle:
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """A bundle that is whole, and what its engines take where they were built here."""
+
+    bundle: Bundle
+    engines: tuple[EngineReport, ...]
+
+
+def convert(wanted: Conversion, advance: Advance) -> Converted:
     """Convert a checkpoint and check the bundle against it.
 
     Raises ExportError when checkpoint, adapter, pictures, target or destination cannot be used, or
@@ -71,15 +84,25 @@ def convert(wanted: Conversion, advance: Advance) -> Bundle:
         recipe = replace(recipe, plan=_plan(wanted, recipe, reference, pictures, folder, advance))
         require_space(recipe, folder.path)
         manifest = describe(recipe, recipe.checkpoint.name, wanted.target, wanted.precision)
+        build = build_recipe(recipe, manifest)
+        require_builder(build)
         folder.once("graphs", lambda: write_model(recipe, folder.path, advance))
         if recipe.plan.layers:
             recipe.plan.save(folder.path / CALIBRATION)
+        if build is not None:
+            write_json(folder.path / BUILD, build.to_dict())
         bundle = seal(folder.path, manifest)
         folder.once("parity", lambda: _prove(wanted, recipe, reference, bundle, pictures, advance))
-        folder.once("engines", lambda: add_engines(recipe, bundle, advance))
         folder.finish()
-        seal(folder.path, manifest)
-    return open_bundle(wanted.output)
+        bundle = seal(folder.path, manifest)
+        reports: list[EngineReport] = []
+        if build is not None and build.builder == BUILT_HERE:
+            _, reports = build_engines(bundle, advance)
+        if build is None:
+            levels = levels_of(Assessor(folder.path))
+            write_json(folder.path / SMOKE, {"level_probabilities": levels})
+            seal(folder.path, manifest)
+    return Converted(open_bundle(wanted.output), tuple(reports))
 
 
 def recipe_of(wanted: Conversion) -> Recipe:

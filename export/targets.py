@@ -69,7 +69,7 @@ class Target:
 
 EXACT: Final = Limits(1e-4, 0.999999, 0.99, 0.99)
 HALF: Final = Limits(0.02, 0.999, 0.98, 0.95)
-WHOLE: Final = Limits(0.15, 0.98, 0.98, 0.95)
+WHOLE: Final = Limits(0.5, 0.98, 0.98, 0.95)
 """FP32, FP16, and 8 or 4 bits."""
 
 _ONNX_CPU: Final = {
@@ -104,10 +104,10 @@ TARGETS: Final[Mapping[str, Target]] = {
     #                       dialect    floats builder         oldest   slots  precisions
     "onnx-cpu": Target(FUSED, _FULL, None, "1.24", 0, _ONNX_CPU),
     "onnx-standard": Target(STANDARD, _FULL, None, "1.24", 0, _ONNX_STANDARD),
-    "tensorrt-rtx": Target(STANDARD, _HALF, "tensorrt_rtx", "1.7", 2048, _TENSORRT),
-    "tensorrt-11": Target(STANDARD, _HALF, "tensorrt", "11.0", 2048, _TENSORRT),
-    "tensorrt-10.16": Target(STANDARD, _HALF, "tensorrt", "10.16", 2048, _TENSORRT),
-    "tensorrt-10.3": Target(PRIMITIVE, _HALF, "tensorrt", "10.3", 2048, _TENSORRT),
+    "tensorrt-rtx": Target(STANDARD, _HALF, "tensorrt_rtx", "1.7", 4096, _TENSORRT),
+    "tensorrt-11": Target(STANDARD, _HALF, "tensorrt", "11.0", 4096, _TENSORRT),
+    "tensorrt-10.16": Target(STANDARD, _HALF, "tensorrt", "10.16", 4096, _TENSORRT),
+    "tensorrt-10.3": Target(PRIMITIVE, _HALF, "tensorrt", "10.3", 4096, _TENSORRT),
 }
 
 

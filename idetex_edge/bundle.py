@@ -25,7 +25,7 @@ from typing import (
     get_type_hints,
 )
 
-from idetex_edge.errors import BundleError
+from idetex_edge.errors import BundleError, OutputError
 from idetex_edge.preprocess import Preprocessor
 from idetex_edge.prompts import PromptSet
 
@@ -185,6 +185,24 @@ def verify(bundle: Bundle) -> None:
         _check_hash(bundle.file(name), name, facts)
 
 
+def add_files(bundle: Bundle, contents: Mapping[str, bytes]) -> Bundle:
+    """Put files into a bundle's folder and its manifest; raises OutputError when it cannot.
+
+    Each file appears whole or not at all, and the manifest last.
+    """
+    manifest = bundle.manifest
+    try:
+        for name, data in contents.items():
+            _replace(bundle.file(name), data)
+        added = {name: file_facts(bundle.file(name)) for name in contents}
+        manifest = dataclasses.replace(manifest, files=manifest.files | added)
+        text = json.dumps(manifest.to_dict(), indent=2, ensure_ascii=False) + "\n"
+        _replace(bundle.file(MANIFEST), text.encode())
+    except OSError as error:
+        raise OutputError(f"cannot write into {bundle.path}: {error}; make it writable") from None
+    return open_bundle(bundle.path)
+
+
 def load_manifest(folder: Path) -> Manifest:
     """Read `manifest.json` of a bundle folder and check it by itself; raises BundleError."""
     path = folder / MANIFEST
@@ -211,6 +229,12 @@ def load_manifest(folder: Path) -> Manifest:
 def file_facts(path: Path) -> FileFacts:
     """Size and hash of a file as it lies on disk."""
     return FileFacts(path.stat().st_size, _sha256(path))
+
+
+def _replace(path: Path, data: bytes) -> None:
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(data)
+    part.replace(path)
 
 
 def _check_name(name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from export.graphs.rows import Array
 from export.graphs.write import Advance
 from export.parity.answers import Answer, Answering
 from export.parity.pictures import Photograph
+from export.parity.questions import WRITTEN
 from export.parity.reference import Reference
 from idetex_edge.bundle import Bundle
 from idetex_edge.engines.protocol import Floats
@@ -23,7 +24,8 @@ ROWS: Final = 256
 """Rows of each matrix's input that are kept, chosen evenly at random from all it sees."""
 
 COMPARED: Final = 4
-"""Pictures whose answers and logits are kept, for the search in `export.calibration.fallback`."""
+"""Pictures of which all answers are read, and kept with their logits for the search in
+`export.calibration.fallback`; of the others one choice is read beside what is written."""
 
 
 @dataclass(slots=True)
@@ -61,8 +63,8 @@ class Observation:
     """All that was seen. keys, values: the largest |x| of the KV cache, [layers, kv heads]."""
 
     inputs: dict[str, Inputs] = field(default_factory=dict[str, Inputs])
-    keys: npt.NDArray[np.float32] | None = None
-    values: npt.NDArray[np.float32] | None = None
+    keys: Floats | None = None
+    values: Floats | None = None
     reads: list[Read] = field(default_factory=list[Read])
 
 
@@ -90,6 +92,8 @@ def observe(
             patched = bundle.manifest.preprocessor.patchify(picture.load())
             features = answering.engine.encode(patched)
             answers = [answer for answer, _ in answering.answer(patched, features, steps)]
+            if done >= COMPARED:
+                answers = answers[: len(WRITTEN) + 1]
             logits = [_read(reference, answer, patched, found) for answer in answers]
             if done < COMPARED:
                 found.reads.append(Read(patched, answers, logits))
@@ -100,14 +104,12 @@ def observe(
 def _read(
     reference: Reference, answer: Answer, patched: PatchedImage, found: Observation
 ) -> Floats:
-    output = reference.read(answer.read, patched, answer.steps)
-    found.keys = _largest(found.keys, [layer.keys for layer in output.past_key_values.layers])
-    found.values = _largest(found.values, [layer.values for layer in output.past_key_values.layers])
-    return np.asarray(output.logits[0])
+    reading = reference.read(answer.read, patched, answer.steps)
+    found.keys = _largest(found.keys, reading.keys)
+    found.values = _largest(found.values, reading.values)
+    return reading.logits
 
 
-def _largest(
-    so_far: npt.NDArray[np.float32] | None, layers: Sequence[Any]
-) -> npt.NDArray[np.float32]:
-    now = np.stack([layer[0].abs().amax(dim=(1, 2)).numpy() for layer in layers])
+def _largest(so_far: Floats | None, layers: Sequence[Floats]) -> Floats:
+    now = np.stack([np.abs(layer).max(axis=(1, 2)) for layer in layers])
     return now if so_far is None else np.maximum(so_far, now)

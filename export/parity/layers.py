@@ -70,7 +70,7 @@ def _see(reference: Reference, bundle: Bundle, picture: Photograph) -> dict[str,
         seen.setdefault(layer, Inputs()).add(flat.numpy(), chance)
 
     with reference.watching(watch):
-        reference.logits(BundleTokenizer(bundle).encode(text), patched, 1)
+        reference.read(BundleTokenizer(bundle).encode(text), patched, 1)
     return seen
 
 

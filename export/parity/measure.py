@@ -49,7 +49,7 @@ def _compare(
     features = answering.engine.encode(patched)
     tally = _Tally(answering.tokenizer)
     for answer, logits in answering.answer(patched, features, steps):
-        tally.add(answer, logits, reference.logits(answer.read, patched, answer.steps))
+        tally.add(answer, logits, reference.read(answer.read, patched, answer.steps).logits)
     return PictureParity(
         picture=picture.name,
         grid=patched.grid,

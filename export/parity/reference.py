@@ -6,11 +6,12 @@ right after, so a model of any size can be asked what it would say.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
 import torch
 from accelerate import init_empty_weights
 from transformers import (
@@ -33,6 +34,15 @@ Watch = Callable[[str, torch.Tensor], None]
 """Called with a layer's name (as in the checkpoint) and its input, [.., inputs]."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """logits: float32 [steps, vocab]. keys, values: of each layer, float32 [kv heads, tokens, D]."""
+
+    logits: Floats
+    keys: list[Floats]
+    values: list[Floats]
+
+
 class Reference:
     """A checkpoint that reads pictures and tokens."""
 
@@ -42,6 +52,8 @@ class Reference:
         with init_empty_weights(include_buffers=False):
             model = _MODELS[checkpoint.family](checkpoint.config)
         self._model = model.float().eval()
+        visual = self._part("visual")
+        visual.forward = _Remembering(visual.forward)
         for name, module in self._model.named_modules():
             if module._parameters:  # noqa: SLF001 - its own weights, not its children's
                 self._stream(f"{name}.", module)
@@ -54,24 +66,22 @@ class Reference:
             )
         return found.pooler_output.numpy()
 
-    def read(self, tokens: list[int], patched: PatchedImage, steps: int) -> Any:  # noqa: ANN401
-        """Read a prompt and answer in one pass; transformers' output for the last `steps` tokens.
-
-        `logits` float32 [1, steps, vocab] and `past_key_values` are what it is read for.
-        """
+    def read(self, tokens: list[int], patched: PatchedImage, steps: int) -> Reading:
+        """Read a prompt and its answer in one pass, for the logits of the last `steps` tokens."""
         ids = torch.tensor([tokens])
         with torch.inference_mode():
-            return self._model(
+            logits, cache, *_ = self._model(
                 input_ids=ids,
                 pixel_values=torch.from_numpy(patched.patches),
                 image_grid_thw=torch.tensor([[1, *patched.grid]]),
                 mm_token_type_ids=(ids == self._image_token).int(),
                 logits_to_keep=steps,
-            )
-
-    def logits(self, tokens: list[int], patched: PatchedImage, steps: int) -> Floats:
-        """Give the logits of the last `steps` tokens: float32 [steps, vocab]."""
-        return np.asarray(self.read(tokens, patched, steps).logits[0])
+            ).to_tuple()
+        return Reading(
+            logits=logits[0].numpy(),
+            keys=[layer.keys[0].numpy() for layer in cache.layers],
+            values=[layer.values[0].numpy() for layer in cache.layers],
+        )
 
     @contextmanager
     def watching(self, watch: Watch) -> Generator[None]:
@@ -118,6 +128,21 @@ class Reference:
     def _name(self, name: str) -> str:
         ours = our_name(name)
         return "text.embed_tokens.weight" if ours == "head.weight" and self._checkpoint.tied else ours
+
+
+class _Remembering:
+    """The vision encoder's forward, computed once for a picture that is asked about often."""
+
+    def __init__(self, forward: Callable[..., Any]) -> None:
+        self._forward = forward
+        # The tensor itself is kept, so that no other can lie at its address.
+        self._last: tuple[torch.Tensor, Any] | None = None
+
+    def __call__(self, pixels: torch.Tensor, **others: object) -> Any:  # noqa: ANN401
+        if self._last is None or self._last[0].data_ptr() != pixels.data_ptr():
+            self._last = (pixels, self._forward(pixels, **others))
+        # A copy of the outer object: transformers puts its parts into it.
+        return copy.copy(self._last[1])
 
 
 def _watching(watch: Watch, layer: str) -> Callable[[torch.nn.Module, Any], None]:
