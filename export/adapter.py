@@ -11,10 +11,10 @@ import torch
 from peft import LoraConfig, PeftConfig
 from peft.tuners.lora.layer import Linear
 from peft.utils.other import get_pattern_key
-from safetensors import SafetensorError, safe_open
 
 from export.graphs.rows import WeightSource
 from export.names import our_name
+from export.tensors import TensorFile
 from idetex_edge.errors import ExportError
 
 _WEIGHTS: Final = "adapter_model.safetensors"
@@ -33,15 +33,13 @@ class AdaptedWeights:
         """
         self._base = base
         self._config = _config(folder)
-        try:
-            self._file: Any = safe_open(folder / _WEIGHTS, framework="pt")
-        except (OSError, SafetensorError) as error:
-            raise ExportError(f"cannot read {folder / _WEIGHTS}: {error}") from None
+        self._file = TensorFile(folder / _WEIGHTS)
         stat = (folder / _WEIGHTS).stat()
         self.identity = (base.identity, str(folder.resolve()), stat.st_size, stat.st_mtime_ns)
         self._parts: dict[str, dict[str, str]] = {}
+        self._modules: dict[str, str] = {}
         self._whole: dict[str, str] = {}
-        for key in self._file.keys():  # noqa: SIM118 - not a mapping
+        for key in self._file.names:
             self._place(key)
         self._check(folder)
 
@@ -66,20 +64,20 @@ class AdaptedWeights:
         outputs, inputs = weight.shape
         base = torch.nn.Linear(inputs, outputs, bias=False, device="meta")
         base.weight = torch.nn.Parameter(torch.from_numpy(weight).clone(), requires_grad=False)
-        module = name.removesuffix(".weight")
+        module = self._modules[name]
         config = self._config
-        rank = config.rank_pattern.get(get_pattern_key(list(config.rank_pattern), module), config.r)
-        alpha = config.alpha_pattern.get(
-            get_pattern_key(list(config.alpha_pattern), module), config.lora_alpha
-        )
+        rank = _of_module(config.rank_pattern, module, config.r)
+        alpha = _of_module(config.alpha_pattern, module, config.lora_alpha)
         layer: Any = Linear(base, _NAME, config=config, r=rank, lora_alpha=alpha)
         parts = {part: self._tensor(key) for part, key in self._parts[name].items()}
-        layer.load_state_dict(parts, strict=False)
+        unknown = layer.load_state_dict(parts, strict=False).unexpected_keys
+        if unknown:
+            raise ExportError(f"the adapter has {unknown[0]} for {module}, which peft cannot merge")
         layer.merge()
         return base.weight
 
     def _tensor(self, key: str) -> torch.Tensor:
-        return self._file.get_tensor(key).float()
+        return self._file.read(key)
 
     def _place(self, key: str) -> None:
         name = key.removeprefix(_PREFIX)
@@ -89,8 +87,10 @@ class AdaptedWeights:
             return
         # peft keeps several adapters in a layer, by name; on disk the name is left out.
         kind, _, rest = part.partition(".")
-        full = f"lora_{kind}.{_NAME}.{rest}" if rest else f"lora_{kind}.{_NAME}"
-        self._parts.setdefault(our_name(f"{module}.weight"), {})[full] = key
+        full = f"lora_{kind}.{_NAME}.{rest or 'weight'}"
+        ours = our_name(f"{module}.weight")
+        self._parts.setdefault(ours, {})[full] = key
+        self._modules[ours] = module
 
     def _check(self, folder: Path) -> None:
         wrong = [name for name in (*self._parts, *self._whole) if name not in self._base]
@@ -104,8 +104,11 @@ class AdaptedWeights:
                 sizes = (self._size(up)[0], self._size(down)[1])
                 if sizes != (outputs, inputs):
                     wrong.append(name)
-        wrong += [n for n, key in self._whole.items()
-                  if n in self._base and self._size(key) != self._base.shape(n)]
+        wrong += [
+            n
+            for n, key in self._whole.items()
+            if n in self._base and self._size(key) != self._base.shape(n)
+        ]
         if wrong:
             base = self._config.base_model_name_or_path
             raise ExportError(
@@ -114,7 +117,13 @@ class AdaptedWeights:
             )
 
     def _size(self, key: str) -> tuple[int, ...]:
-        return tuple(self._file.get_slice(key).get_shape())
+        return self._file.shape(key)
+
+
+def _of_module(pattern: dict[str, int] | None, module: str, default: int) -> int:
+    """Give the rank or alpha that a module has for itself, or the one that all share."""
+    own = pattern or {}
+    return own.get(get_pattern_key(list(own), module), default)
 
 
 def _config(folder: Path) -> LoraConfig:

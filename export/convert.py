@@ -6,6 +6,7 @@ error leaves nothing behind; what a killed run had finished is taken up by the n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -166,7 +167,7 @@ def _prove(
     write_json(bundle.path / PARITY, report)
 
 
-def _degraded(parity: Parity, shortfalls: list[str], worst: dict[str, float]) -> str:
+def _degraded(parity: Parity, shortfalls: Sequence[str], worst: dict[str, float]) -> str:
     layers = ", ".join(f"{name} ({error:.3f})" for name, error in worst.items())
     return (
         f"{'; '.join(shortfalls)}; the worst layers are {layers}; no bundle was written: choose "

@@ -38,9 +38,7 @@ class Recipe:
         return min(self.target.slots, self.checkpoint.text.max_context)
 
 
-def lowered_graphs(
-    recipe: Recipe, embedding: ir.TensorProtocol
-) -> Iterator[tuple[str, ir.Model]]:
+def lowered_graphs(recipe: Recipe, embedding: ir.TensorProtocol) -> Iterator[tuple[str, ir.Model]]:
     """Give each graph's name and the graph, as the target runs it; weights are read when written.
 
     embedding: the embedding table, as written or described (see `decoder_graph`).

@@ -104,5 +104,3 @@ def _prompts(source: Path) -> PromptSet:
         return PromptSet.from_dict(read_json(own if own.is_file() else DEFAULT_PROMPTS))
     except BundleError as error:
         raise ExportError(f"{own.name}: {error}") from None
-
-

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -73,9 +73,7 @@ def _quick_bundle(checkpoint: Checkpoint, folder: Path, advance: Advance) -> Bun
     return write_bundle(Recipe(checkpoint, target, precision, Plan()), folder, advance)
 
 
-def _choose(
-    checkpoint: Checkpoint, seen: Observation, pictures: int, advance: Advance
-) -> Plan:
+def _choose(checkpoint: Checkpoint, seen: Observation, pictures: int, advance: Advance) -> Plan:
     layers: dict[str, LayerPlan] = {}
     balance: dict[str, list[float]] = {}
     table = embedding_table(checkpoint, "float16")

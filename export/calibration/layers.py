@@ -18,7 +18,7 @@ from export.lowering.balancing import readers
 from idetex_edge.errors import ExportError
 
 STRENGTHS: Final = (0.5, 0.75)
-"""SmoothQuant's alpha: how much of the outliers moves into the weights. None at all is tried too."""
+"""SmoothQuant's alpha: how much of the outliers moves into the weights; none is tried as well."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,9 +34,7 @@ class Chosen:
         return sum(layer.error for layer in self.layers.values())
 
 
-def choose_layers(
-    model: ir.Model, seen: Observation
-) -> Iterator[tuple[str | None, Chosen]]:
+def choose_layers(model: ir.Model, seen: Observation) -> Iterator[tuple[str | None, Chosen]]:
     """Decide for every matrix of a graph (not lowered yet): (norm in front or None, choice)."""
     weights = {
         node.name or "": node.inputs[1].const_value
@@ -57,7 +55,9 @@ def choose_layers(
         plain = _choose(inputs, matrices, None)
         options = [plain]
         if norm is not None:
-            options += [_choose(inputs, matrices, f) for f in _factors(inputs, matrices, sizes[norm])]
+            options += [
+                _choose(inputs, matrices, f) for f in _factors(inputs, matrices, sizes[norm])
+            ]
         yield norm, min(options, key=lambda option: option.error)
 
 
@@ -82,8 +82,7 @@ def _choose(inputs: Inputs, matrices: Mapping[str, Array], factor: Array | None)
         weights = [weight * wide for weight in weights]
     step, method, errors = choose_step(seen, [Product.of(seen, weight) for weight in weights])
     layers = {
-        name: LayerPlan(step, method, error)
-        for name, error in zip(matrices, errors, strict=True)
+        name: LayerPlan(step, method, error) for name, error in zip(matrices, errors, strict=True)
     }
     return Chosen(layers, factor)
 
@@ -95,9 +94,7 @@ def _factors(inputs: Inputs, matrices: Mapping[str, Array], size: int) -> Sequen
         [np.abs(weight.reshape(-1, size)).max(axis=0) for weight in matrices.values()], axis=0
     )
     columns, heights = (np.maximum(values, 1e-5) for values in (columns, heights))
-    return [
-        (columns**alpha / heights ** (1 - alpha)).astype(np.float32) for alpha in STRENGTHS
-    ]
+    return [(columns**alpha / heights ** (1 - alpha)).astype(np.float32) for alpha in STRENGTHS]
 
 
 def _array(tensor: ir.TensorProtocol | None) -> Array:

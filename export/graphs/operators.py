@@ -6,9 +6,10 @@ what a target can run. All take and give float32:
     Linear(x, weight [outputs, inputs], bias?)            -> x W^T + b on the last axis
     Norm(x, residual?, weight, bias?)                     -> (norm(x + residual), x + residual);
         root mean square, or layer norm where there is a bias. Attribute `epsilon`.
-    Activate(x)                                           -> attribute `kind`: silu, quick_gelu, gelu
+    Activate(x)                                           -> as x
+        attribute `kind`: silu, quick_gelu or gelu.
     PatchAttention(q, k, v [.., hidden], cos, sin, window_slots?, window_lengths?)
-                                                          -> mixed, as q; attributes `heads`, `head_dim`
+        -> mixed, as q; attributes `heads`, `head_dim`
     CachedAttention(qkv, past_key, past_value, cos, sin, rotary_rows, last_slots, total_length)
         -> (mixed, present_key, present_value); attributes `heads`, `kv_heads`, `head_dim`
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +17,12 @@ Array = npt.NDArray[np.float32]
 
 
 class WeightSource(Protocol):
-    """Where tensors come from (see `export.checkpoint.Weights`).
+    """Where tensors come from (see `export.checkpoint.Weights`)."""
 
-    identity: changes when the files do.
-    """
-
-    identity: tuple[object, ...]
+    @property
+    def identity(self) -> object:
+        """What the tensors are read from; changes when the files do."""
+        ...
 
     def __contains__(self, name: str) -> bool: ...
 
@@ -73,15 +73,19 @@ class Rows:
 
 
 def lazy_tensor(
-    read: Callable[[], npt.NDArray[np.generic]],
+    read: Callable[[], npt.NDArray[Any]],
     dtype: npt.DTypeLike | ir.DataType,
     shape: Sequence[int],
     name: str,
 ) -> ir.LazyTensor:
     """Describe an array that is computed anew each time it is needed, and never kept."""
     kind = dtype if isinstance(dtype, ir.DataType) else ir.DataType.from_numpy(np.dtype(dtype))
+
+    def tensor() -> ir.TensorProtocol:
+        return ir.Tensor(np.ascontiguousarray(read()), dtype=kind)
+
     return ir.LazyTensor(
-        lambda: ir.Tensor(np.ascontiguousarray(read()), dtype=kind),
+        tensor,
         dtype=kind,
         shape=ir.Shape(shape),
         name=name,

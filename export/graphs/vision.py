@@ -72,7 +72,10 @@ class _Attention(nn.Module):
             x = op.Gather(x, windows.flat_slots)
         q, k, v = (op.Reshape(layer(op, x), shape) for layer in (self.q, self.k, self.v))
         mixed = op.PatchAttention(
-            *(q, k, v, angles.cos, angles.sin, *places), heads=self.heads, head_dim=self.hidden // self.heads, _domain=DOMAIN
+            *(q, k, v, angles.cos, angles.sin, *places),
+            heads=self.heads,
+            head_dim=self.hidden // self.heads,
+            _domain=DOMAIN,
         )
         flat = op.Reshape(mixed, [-1, self.hidden])
         return self.proj(op, flat if windows is None else op.Gather(flat, windows.patch_slots))

@@ -19,9 +19,9 @@ def balance(model: ir.Model, factors: Mapping[str, Array]) -> None:
     """Divide the norms named by their factors [size], and multiply their readers' columns."""
     for node in model.graph:
         if node.domain == DOMAIN and node.op_type == "Norm" and node.name in factors:
-            factor = factors[node.name]
+            factor = factors[node.name or ""]
             for affine in node.inputs[2:]:
-                _scale(affine, 1 / factor)
+                _scale(affine, np.reciprocal(factor))
             for reader in _matrices(node.outputs[0]):
                 _scale(reader.inputs[1], factor)
 

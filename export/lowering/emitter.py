@@ -63,7 +63,7 @@ class Emitter:
         """Register a tensor as an initializer of the graph."""
         value = ir.Value(
             name=name,
-            shape=ir.Shape(tensor.shape),
+            shape=ir.Shape(tensor.shape.numpy()),
             type=ir.TensorType(tensor.dtype),
             const_value=tensor,
         )

@@ -24,9 +24,7 @@ def join_heads(emit: Emitter, x: ir.Value, floats: ir.DataType) -> ir.Value:
     return widen(emit, emit.one("Reshape", rows, emit.longs(0, 0, -1)), floats)
 
 
-def split_qkv(
-    emit: Emitter, qkv: Input, node: ir.Node, floats: ir.DataType
-) -> Sequence[ir.Value]:
+def split_qkv(emit: Emitter, qkv: Input, node: ir.Node, floats: ir.DataType) -> Sequence[ir.Value]:
     """Cut a packed projection [B, n, (heads + 2 kv_heads) * D] into three of [B, .., n, D]."""
     heads, kv_heads, size = (
         node.attributes.get_int(name) or 0 for name in ("heads", "kv_heads", "head_dim")
@@ -50,12 +48,12 @@ def mask_of_windows(emit: Emitter, slots: Input, lengths: Input) -> ir.Value:
     shape = emit.one("Shape", slots)
     size = emit.one("Gather", shape, emit.longs(1))
     keys = emit.one("Reshape", _range(emit, size), emit.longs(1, 1, 1, -1))
-    filled = emit.one("Reshape", emit.to(_some(lengths), ir.DataType.INT64), emit.longs(-1, 1, 1, 1))
+    filled = emit.one(
+        "Reshape", emit.to(_some(lengths), ir.DataType.INT64), emit.longs(-1, 1, 1, 1)
+    )
     seen = emit.one("Less", keys, filled)
     one = emit.longs(1)
-    whole = emit.one(
-        "Concat", emit.one("Gather", shape, emit.longs(0)), one, size, size, axis=0
-    )
+    whole = emit.one("Concat", emit.one("Gather", shape, emit.longs(0)), one, size, size, axis=0)
     return emit.one("Expand", seen, whole)
 
 

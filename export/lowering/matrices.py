@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import ml_dtypes
 import numpy as np
@@ -44,13 +44,21 @@ class Matrix:
         outputs, inputs = self.weight.shape.numpy()
         return outputs, inputs
 
+    def read(self) -> Array:
+        """Read the weight."""
+        return np.asarray(self.weight.numpy(), np.float32)
+
     def stored(
-        self, emit: Emitter, pack: Callable[[Array], npt.NDArray[np.generic]],
-        kind: npt.DTypeLike | ir.DataType, shape: Sequence[int], part: str,
+        self,
+        emit: Emitter,
+        pack: Callable[[Array], npt.NDArray[Any]],
+        kind: npt.DTypeLike | ir.DataType,
+        shape: Sequence[int],
+        part: str,
     ) -> ir.Value:
         """Register what `pack` makes of the weight, computed when it is written."""
         name = f"{self.name}.{part}"
-        return emit.weight(lazy_tensor(lambda: pack(self.weight.numpy()), kind, shape, name), name)
+        return emit.weight(lazy_tensor(lambda: pack(self.read()), kind, shape, name), name)
 
 
 Form = Callable[[Emitter, Matrix], ir.Value]
@@ -74,7 +82,7 @@ def linear_rule(choose: Callable[[str, tuple[int, int]], tuple[str, float]]) -> 
 
 
 def _float32(emit: Emitter, m: Matrix) -> ir.Value:
-    weight = m.stored(emit, lambda w: w.T, np.float32, m.shape[::-1], "float32")
+    weight = m.stored(emit, np.transpose, np.float32, m.shape[::-1], "float32")
     return _add(emit, emit.one("MatMul", m.x, weight, name=m.name), m.bias)
 
 
@@ -97,9 +105,7 @@ def _dynamic_int8(emit: Emitter, m: Matrix) -> ir.Value:
     The fastest form for many rows. A row's result depends on its neighbours' range, so what goes
     through one call must belong together, as the patches of a picture do.
     """
-    codes = m.stored(
-        emit, lambda w: quantised(w, DYNAMIC_LIMIT).T, np.int8, m.shape[::-1], "int8"
-    )
+    codes = m.stored(emit, lambda w: np.transpose(quantised(w, DYNAMIC_LIMIT)), np.int8, m.shape[::-1], "int8")
     scale = m.stored(
         emit, lambda w: steps(w, DYNAMIC_LIMIT)[:, 0], np.float32, m.shape[:1], "scale"
     )
@@ -171,7 +177,7 @@ def _stored_blocks(kind: ir.DataType, block: int, floats: npt.DTypeLike) -> Form
         packed = m.stored(emit, codes, kind, (inputs, outputs), kind.name.lower())
         scale = m.stored(
             emit,
-            lambda w: steps(_blocks(w, block), limit)[..., 0].T.astype(floats),
+            lambda w: np.transpose(steps(_blocks(w, block), limit)[..., 0]).astype(floats),
             *(floats, (inputs // block, outputs), "scale"),
         )
         weight = emit.one("DequantizeLinear", packed, scale, axis=0, block_size=block)
@@ -203,7 +209,7 @@ def _static_int8(floats: npt.DTypeLike) -> Form:
 
 
 def _dequantised_int8(emit: Emitter, m: Matrix, floats: npt.DTypeLike) -> ir.Value:
-    codes = m.stored(emit, lambda w: quantised(w, 127).T, np.int8, m.shape[::-1], "int8")
+    codes = m.stored(emit, lambda w: np.transpose(quantised(w, 127)), np.int8, m.shape[::-1], "int8")
     scale = m.stored(
         emit, lambda w: steps(w, 127)[:, 0].astype(floats), floats, m.shape[:1], "scale"
     )

@@ -48,9 +48,7 @@ def _activate(emit: Emitter, node: ir.Node, floats: ir.DataType) -> Sequence[ir.
     if node.attributes.get_string("kind") != "gelu":
         return activate(emit, node, floats)
     (x,) = node.inputs
-    half, one, root = (
-        emit.constant(np.array(n, np.float32)) for n in (0.5, 1.0, math.sqrt(0.5))
-    )
+    half, one, root = (emit.constant(np.array(n, np.float32)) for n in (0.5, 1.0, math.sqrt(0.5)))
     above = emit.one("Add", emit.one("Erf", emit.one("Mul", x, root)), one)
     return (emit.one("Mul", emit.one("Mul", x, half), above),)
 

@@ -14,6 +14,7 @@ from idetex_edge.decoding import feed
 from idetex_edge.engines import Engine
 from idetex_edge.engines.protocol import Floats
 from idetex_edge.engines.protocol import Sequence as Cached
+from idetex_edge.errors import ExportError
 from idetex_edge.positions import mrope_positions
 from idetex_edge.preprocess import PatchedImage
 from idetex_edge.tokenizer import BundleTokenizer
@@ -91,15 +92,20 @@ class Answering:
         limit: int,
         given: list[int] | None,
     ) -> tuple[Answer, Floats]:
+        prompt, context = len(asked.head) + len(asked.tail), self._manifest.text.max_context
+        if prompt > context:
+            raise ExportError(
+                f"the {asked.task} prompt and a picture take {prompt} tokens and do not fit the "
+                f"context of {context}; lower max_pixels in preprocessor_config.json"
+            )
+        room = min(prompt + limit, context)
         key = str(asked.head)
         if key not in stems:
             stems[key] = self._stem(asked.head, patched, features)
-        room = len(asked.head) + len(asked.tail) + limit
-        room = min(room, self._manifest.text.max_context)
         sequence = self.engine.fork(stems[key], 1, room)[0]
         logits = [feed(self.engine, sequence, asked.tail)]
         written: list[int] = []
-        while len(written) < limit and sequence.length < self._manifest.text.max_context:
+        while len(written) < limit and sequence.length < context:
             token = given[len(written)] if given else self._sayable(logits[-1])
             if given is None and token in self._stop:
                 break

@@ -7,7 +7,7 @@ right after, so a model of any size can be asked what it would say.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -36,7 +36,10 @@ Watch = Callable[[str, torch.Tensor], None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reading:
-    """logits: float32 [steps, vocab]. keys, values: of each layer, float32 [kv heads, tokens, D]."""
+    """What was computed.
+
+    logits: float32 [steps, vocab]. keys, values: each layer's KV cache, [kv heads, tokens, D].
+    """
 
     logits: Floats
     keys: list[Floats]
@@ -55,8 +58,12 @@ class Reference:
         visual = self._part("visual")
         visual.forward = _Remembering(visual.forward)
         for name, module in self._model.named_modules():
-            if module._parameters:  # noqa: SLF001 - its own weights, not its children's
-                self._stream(f"{name}.", module)
+            if own := {key: value.shape for key, value in module.named_parameters(recurse=False)}:
+                self._stream(f"{name}.", module, own)
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]:
+        """Give the weights as they are held now."""
+        return self._model.parameters()
 
     def features(self, patched: PatchedImage) -> Floats:
         """Run the vision encoder: float32 [merged tokens, hidden]."""
@@ -100,16 +107,11 @@ class Reference:
     def _part(self, name: str) -> Any:  # noqa: ANN401
         return getattr(self._model.model, name)
 
-    def _stream(self, prefix: str, module: torch.nn.Module) -> None:
-        names = list(module._parameters)  # noqa: SLF001
+    def _stream(self, prefix: str, module: torch.nn.Module, own: dict[str, torch.Size]) -> None:
         empty = {
-            name: torch.nn.Parameter(
-                # One number, however large the shape: modules ask for dtype and device.
-                torch.zeros(1).expand(module.get_parameter(name).shape),
-                requires_grad=False,
-            )
-            for name in names
-            if module._parameters[name] is not None  # noqa: SLF001
+            # One number, however large the shape: modules ask for dtype and device.
+            name: torch.nn.Parameter(torch.zeros(1).expand(shape), requires_grad=False)
+            for name, shape in own.items()
         }
 
         def put(_: torch.nn.Module, __: object) -> None:
@@ -127,7 +129,9 @@ class Reference:
 
     def _name(self, name: str) -> str:
         ours = our_name(name)
-        return "text.embed_tokens.weight" if ours == "head.weight" and self._checkpoint.tied else ours
+        return (
+            "text.embed_tokens.weight" if ours == "head.weight" and self._checkpoint.tied else ours
+        )
 
 
 class _Remembering:

@@ -81,7 +81,7 @@ def _decoder(recipe: Recipe, batches: Shape, counts: Shape) -> Profile:
         "last_slots": tuple((batch,) for batch in batches),
     }
     cache = tuple((batch, facts.kv_heads, slots, facts.head_dim) for batch in batches)
-    return profile | {name: cache for name in _caches(facts.layers)}
+    return profile | dict.fromkeys(_caches(facts.layers), cache)
 
 
 def _caches(layers: int) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""`idetex-edge verify`: is a bundle whole, and does it run here as where it was made?"""
+"""`idetex-edge verify`: whether a bundle is whole, and runs here as where it was made."""
 
 from __future__ import annotations
 
