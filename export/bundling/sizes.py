@@ -43,7 +43,7 @@ def sizes_of(recipe: Recipe) -> Sizes:
     The peak of memory is while parity is proven: the bundle is loaded, the output matrix in
     float32 as its kernel wants it, and the checkpoint streams past.
     """
-    recipe = replace(recipe, plan=_supposed(recipe))
+    recipe = replace(recipe, plan=supposed(recipe))
     table = embedding_table(recipe.checkpoint, recipe.precision.embedding)
     files = {EMBEDDING: table.nbytes}
     for name, model in lowered_graphs(recipe, table):
@@ -67,7 +67,7 @@ def require_space(recipe: Recipe, folder: Path) -> None:
         )
 
 
-def _supposed(recipe: Recipe) -> Plan:
+def supposed(recipe: Recipe) -> Plan:
     """Give every matrix a step where calibration has not: sizes do not depend on it."""
     if recipe.plan.layers or not recipe.precision.calibrated:
         return recipe.plan

@@ -1,8 +1,8 @@
 """Which attention TensorRT has dedicated kernels for, known before anything is built.
 
 TensorRT refuses to build an Attention that it has no kernel for. Found by building each shape with
-TensorRT-RTX 1.7 in FP16 and BF16: heads of 16 to 256 in steps of 8 build; a mask over a single
-query head does not. FP32 attention never does.
+TensorRT-RTX 1.7 in FP16 and BF16, numbers of tokens and sequences left open: heads of 16 to 256 in
+steps of 8 build, a single head does not. FP32 attention never does.
 """
 
 from __future__ import annotations
@@ -24,15 +24,14 @@ class Attention:
     operator: str
     heads: int
     head_dim: int
-    masked: bool
 
     @property
     def lacks(self) -> str | None:
         """Say why there is no dedicated kernel; None where there is one."""
         if self.head_dim % 8 or not 16 <= self.head_dim <= 256:
             return f"no kernel for heads of {self.head_dim}"
-        if self.masked and self.heads == 1:
-            return "no kernel for a mask over a single head"
+        if self.heads == 1:
+            return "no kernel for a single head"
         return None
 
 
@@ -56,6 +55,5 @@ def without_kernel(target: Target, checkpoint: Checkpoint) -> Iterator[tuple[Att
 
 def _attentions(checkpoint: Checkpoint) -> Iterator[Attention]:
     text, vision = checkpoint.text, checkpoint.vision
-    windowed = len(vision.full_blocks) < vision.layers
-    yield Attention("PatchAttention", vision.heads, vision.head_dim, windowed)
-    yield Attention("CachedAttention", text.heads, text.head_dim, masked=True)
+    yield Attention("PatchAttention", vision.heads, vision.head_dim)
+    yield Attention("CachedAttention", text.heads, text.head_dim)
