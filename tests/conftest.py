@@ -39,13 +39,13 @@ def to_bundle(
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Qwen2.5-VL with a tokenizer that knows every marker; read only."""
-    return tiny.save_qwen2_5_vl(tmp_path_factory.mktemp("checkpoints") / "tiny")
+    """A random Qwen2.5-VL with nano's prompts and a tokenizer that knows every marker; read only."""
+    return tiny.ask_briefly(tiny.save_qwen2_5_vl(tmp_path_factory.mktemp("checkpoints") / "tiny"))
 
 
 @pytest.fixture(scope="session")
 def brief_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny checkpoint with nano's short prompts, for conversions that end soon; read only."""
+    """The tiny checkpoint with a context of 1024, for conversions to TensorRT; read only."""
     return tiny.ask_briefly(
         tiny.save_qwen2_5_vl(tmp_path_factory.mktemp("brief") / "brief"), context=1024
     )

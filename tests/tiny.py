@@ -141,9 +141,7 @@ def ask_briefly(folder: Path, context: int | None = None) -> Path:
     prompts = Path(__file__).parents[1] / "export" / "prompts" / "nano.json"
     (folder / "prompts.json").write_text(prompts.read_text())
     if context is not None:
-        edit_json(
-            folder / "config.json", {("text_config", "max_position_embeddings"): context}
-        )
+        edit_json(folder / "config.json", {("text_config", "max_position_embeddings"): context})
     return folder
 
 

@@ -105,7 +105,9 @@ def _dynamic_int8(emit: Emitter, m: Matrix) -> ir.Value:
     The fastest form for many rows. A row's result depends on its neighbours' range, so what goes
     through one call must belong together, as the patches of a picture do.
     """
-    codes = m.stored(emit, lambda w: np.transpose(quantised(w, DYNAMIC_LIMIT)), np.int8, m.shape[::-1], "int8")
+    codes = m.stored(
+        emit, lambda w: np.transpose(quantised(w, DYNAMIC_LIMIT)), np.int8, m.shape[::-1], "int8"
+    )
     scale = m.stored(
         emit, lambda w: steps(w, DYNAMIC_LIMIT)[:, 0], np.float32, m.shape[:1], "scale"
     )
@@ -209,7 +211,9 @@ def _static_int8(floats: npt.DTypeLike) -> Form:
 
 
 def _dequantised_int8(emit: Emitter, m: Matrix, floats: npt.DTypeLike) -> ir.Value:
-    codes = m.stored(emit, lambda w: np.transpose(quantised(w, 127)), np.int8, m.shape[::-1], "int8")
+    codes = m.stored(
+        emit, lambda w: np.transpose(quantised(w, 127)), np.int8, m.shape[::-1], "int8"
+    )
     scale = m.stored(
         emit, lambda w: steps(w, 127)[:, 0].astype(floats), floats, m.shape[:1], "scale"
     )

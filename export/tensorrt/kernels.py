@@ -2,7 +2,8 @@
 
 TensorRT refuses to build an Attention that it has no kernel for. Found by building each shape with
 TensorRT-RTX 1.7 in FP16 and BF16, numbers of tokens and sequences left open: heads of 16 to 256 in
-steps of 8 build, a single head does not. FP32 attention never does.
+steps of 8 build; a single head does only where nothing is masked and the batch is left open, so it
+counts as having none. FP32 attention never builds.
 """
 
 from __future__ import annotations
