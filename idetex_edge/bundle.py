@@ -12,33 +12,20 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Final,
-    TypeVar,
-    cast,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Any, Final
 
 from idetex_edge.errors import BundleError, OutputError
+from idetex_edge.facts import read_facts
 from idetex_edge.preprocess import Preprocessor
 from idetex_edge.prompts import PromptSet
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 MANIFEST: Final = "manifest.json"
 TOKENIZER: Final = "tokenizer.json"
 SCHEMA_VERSION: Final = 1
 HASHED_ON_OPEN: Final = 64 * 2**20
 """Files up to this many bytes are hashed by `open_bundle`; longer ones only by `verify`."""
-
-_Facts = TypeVar("_Facts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +135,7 @@ class Manifest:
                 f"{SCHEMA_VERSION}; export the bundle again or upgrade idetex-edge"
             )
         rest = {name: value for name, value in data.items() if name != "schema_version"}
-        return _read(cls, rest, "manifest")
+        return read_facts(cls, rest, "manifest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,39 +260,3 @@ def _sha256(path: Path) -> str:
     except OSError as error:
         raise BundleError(f"cannot read the bundle's file {path}: {error}") from None
     return digest.hexdigest()
-
-
-def _read(cls: type[_Facts], data: object, where: str) -> _Facts:
-    """Build a facts dataclass from JSON: exactly its fields, each of exactly its type.
-
-    Only fields with a default may be missing.
-    """
-    hints = get_type_hints(cls)
-    fields = dataclasses.fields(cast("type[DataclassInstance]", cls))
-    needed = {f.name for f in fields if f.default is MISSING and f.default_factory is MISSING}
-    have = set(data) if isinstance(data, dict) else set[str]()
-    if not isinstance(data, dict) or not needed <= have <= set(hints):
-        odd = sorted((needed - have) | (have - set(hints)))
-        raise BundleError(f"{where} has missing or unknown fields: {', '.join(odd) or data!r}")
-    return cls(**{name: _value(hints[name], data[name], f"{where}.{name}") for name in data})
-
-
-def _value(hint: object, value: object, where: str) -> object:
-    if hint is PromptSet:
-        return PromptSet.from_dict(value)
-    if hint is Preprocessor and isinstance(value, dict):
-        return Preprocessor.from_dict(value)
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return _read(hint, value, where)
-    origin, args = get_origin(hint), get_args(hint)
-    if origin is tuple and isinstance(value, list):
-        return tuple(_value(args[0], item, where) for item in value)
-    if origin is dict and isinstance(value, Mapping):
-        return {str(key): _value(args[1], item, f"{where}.{key}") for key, item in value.items()}
-    if hint is Any:
-        return value
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(hint, type) and type(value) is hint:
-        return value
-    raise BundleError(f"{where} is {value!r}, which is not of the expected type")

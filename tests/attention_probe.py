@@ -10,7 +10,7 @@ from onnxscript import GraphBuilder
 
 
 def builds(heads: int, size: int, masked: bool) -> bool:
-    """Build [batch, heads, tokens, size] in FP16, 1..9 sequences of 8..64; whether that succeeds."""
+    """Build [1..9, heads, 8..64 tokens, size] in FP16; whether that succeeds."""
     trt: Any = importlib.import_module("tensorrt_rtx")
     log = trt.Logger(trt.Logger.INTERNAL_ERROR)
     builder = trt.Builder(log)

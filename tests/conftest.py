@@ -39,7 +39,7 @@ def to_bundle(
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Qwen2.5-VL with nano's prompts and a tokenizer that knows every marker; read only."""
+    """A random Qwen2.5-VL with nano's prompts and a tokenizer of every marker; read only."""
     return tiny.ask_briefly(tiny.save_qwen2_5_vl(tmp_path_factory.mktemp("checkpoints") / "tiny"))
 
 

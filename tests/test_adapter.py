@@ -18,7 +18,7 @@ from idetex_edge.errors import ExportError
 TARGETS = ["q_proj", "v_proj", "down_proj", "qkv"]
 
 
-def adapt(base: Path, folder: Path, **settings: Any) -> dict[str, torch.Tensor]:
+def adapt(base: Path, folder: Path, settings: dict[str, Any]) -> dict[str, torch.Tensor]:
     """Save a random adapter for a base; peft's own merge of the two, by our names."""
     model = AutoModelForImageTextToText.from_pretrained(base, dtype=torch.float32)
     adapted: Any = get_peft_model(model, LoraConfig(target_modules=TARGETS, r=4, **settings))
@@ -42,7 +42,7 @@ def adapt(base: Path, folder: Path, **settings: Any) -> dict[str, torch.Tensor]:
 )
 def test_adapters_merge_as_peft_merges_them(settings: dict[str, Any], tmp_path: Path) -> None:
     base = tiny.save_qwen2_5_vl(tmp_path / "base", tied=False)
-    expected = adapt(base, tmp_path / "adapter", **settings)
+    expected = adapt(base, tmp_path / "adapter", settings)
     weights = open_checkpoint(base, tmp_path / "adapter").weights
     plain = open_checkpoint(base).weights
     changed = 0
@@ -55,12 +55,12 @@ def test_adapters_merge_as_peft_merges_them(settings: dict[str, Any], tmp_path: 
 def test_adapters_for_another_base(tmp_path: Path) -> None:
     wide = {"hidden_size": 512, "num_attention_heads": 8}
     other = tiny.save_qwen2_5_vl(tmp_path / "other", text=wide)
-    adapt(other, tmp_path / "adapter", lora_alpha=8)
+    adapt(other, tmp_path / "adapter", {"lora_alpha": 8})
     base = tiny.save_qwen2_5_vl(tmp_path / "base")
     with pytest.raises(ExportError, match=r"made for another base \(.*other\).*does not fit"):
         open_checkpoint(base, tmp_path / "adapter")
     deep = tiny.save_qwen2_5_vl(tmp_path / "deep", text={"num_hidden_layers": 3})
-    adapt(deep, tmp_path / "third", lora_alpha=8)
+    adapt(deep, tmp_path / "third", {"lora_alpha": 8})
     with pytest.raises(ExportError, match=r"text\.layers\.2\..*does not fit"):
         open_checkpoint(base, tmp_path / "third")
 
@@ -76,7 +76,7 @@ def test_folders_that_are_no_adapters(tmp_path: Path) -> None:
     scaled.save_pretrained(tmp_path / "scaled")
     with pytest.raises(ExportError, match="only LoRA can be merged"):
         open_checkpoint(base, tmp_path / "scaled")
-    adapt(base, tmp_path / "lora", lora_alpha=8)
+    adapt(base, tmp_path / "lora", {"lora_alpha": 8})
     (tmp_path / "lora" / "adapter_model.safetensors").unlink()
     with pytest.raises(ExportError, match=r"adapter_model\.safetensors is missing"):
         open_checkpoint(base, tmp_path / "lora")

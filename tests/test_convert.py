@@ -172,8 +172,12 @@ def test_dry_run_tells_sizes_to_the_byte(brief_checkpoint: Path, tmp_path: Path)
 def test_a_full_disk_is_told_and_leaves_nothing(
     brief_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10_000))
+    usage = shutil.disk_usage(tmp_path)._replace(free=10_000)
+
+    def nearly_full(_: Path) -> object:
+        return usage
+
+    monkeypatch.setattr(shutil, "disk_usage", nearly_full)
     with pytest.raises(ExportError, match=r"takes 0\.00 GB and .* has 0\.00 GB free; make room"):
         to_bundle(brief_checkpoint, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -186,7 +190,7 @@ def test_a_system_that_refuses_is_told_and_leaves_nothing(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("export.convert.write_model", full)
-    with pytest.raises(ExportError, match="cannot make .*No space left"):
+    with pytest.raises(ExportError, match=r"cannot make .*No space left"):
         to_bundle(brief_checkpoint, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 

@@ -20,6 +20,7 @@ from export.parity.report import Parity, PictureParity
 from export.targets import EXACT, Limits
 from idetex_edge.bundle import Bundle
 from idetex_edge.errors import ExportError
+from idetex_edge.preprocess import PatchedImage
 
 PICTURE = PictureParity("p", (2, 2), 5e-5, 100, 100, 8, 8, 2, 0.9, 0.9999999)
 
@@ -34,7 +35,7 @@ def test_the_streamed_reference_is_transformers(family: str, tmp_path: Path) -> 
     chance = np.random.default_rng(0)
     for rows, columns in ((4, 6), (8, 4)):
         patches = chance.normal(size=(rows * columns, 1176)).astype(np.float32)
-        patched = _Patched(patches, (rows, columns))
+        patched = PatchedImage(patches, (rows, columns), (0, 0))
         ids = [5, *[checkpoint.image_token_id] * (rows * columns // 4), 7, 8, 9]
         tokens = torch.tensor([ids])
         with torch.inference_mode():
@@ -53,16 +54,9 @@ def test_the_streamed_reference_is_transformers(family: str, tmp_path: Path) -> 
 def test_the_reference_keeps_no_weights(brief_checkpoint: Path) -> None:
     reference = Reference(open_checkpoint(brief_checkpoint))
     patches = np.zeros((16, 1176), np.float32)
-    reference.features(_Patched(patches, (4, 4)))
+    reference.features(PatchedImage(patches, (4, 4), (0, 0)))
     held = sum(p.untyped_storage().nbytes() for p in reference.parameters())
     assert held < 10_000
-
-
-class _Patched:
-    """Patches that no picture gave."""
-
-    def __init__(self, patches: np.ndarray, grid: tuple[int, int]) -> None:
-        self.patches, self.grid, self.source_size = patches, grid, (0, 0)
 
 
 def test_figures_of_several_pictures_come_together_by_weight() -> None:

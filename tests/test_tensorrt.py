@@ -121,8 +121,10 @@ def test_newer_tensorrt_takes_the_very_graphs_that_rtx_builds(
 
 @pytest.mark.parametrize(
     ("heads", "size", "masked"),
-    [(1, 64, True), (2, 64, True), (4, 80, True), (4, 16, True), (4, 256, False)]
-    + [(4, 8, True), (4, 20, True), (4, 264, False), (1, 128, True)],
+    [
+        *((1, 64, True), (2, 64, True), (4, 80, True), (4, 16, True), (4, 256, False)),
+        *((4, 8, True), (4, 20, True), (4, 264, False), (1, 128, True)),
+    ],
 )
 def test_the_kernels_are_known_before_building(
     heads: int, size: int, masked: bool, rtx: object
