@@ -129,7 +129,7 @@ def test_folders_that_cannot_calibrate(tmp_path: Path) -> None:
         (tmp_path / "nowhere", "is not a folder"),
     ):
         with pytest.raises(ExportError, match=says):
-            photographs(folder, 8)
+            photographs(folder, 32)
 
 
 def test_proof_pictures_are_of_three_shapes(tiny_bundle: Bundle) -> None:
