@@ -163,7 +163,8 @@ def test_dry_run_tells_sizes_to_the_byte(brief_checkpoint: Path, tmp_path: Path)
     result = CliRunner().invoke(app, [*arguments, "--precision", "int4"])
     assert result.exit_code == 0, result.output
     assert not output.exists()
-    convert(Conversion(brief_checkpoint, output, precision="int4", steps=16), quiet)
+    wanted = Conversion(brief_checkpoint, output, precision="int4", allow_degraded=True, steps=8)
+    convert(wanted, quiet)
     for name in ("embedding.bin", "vision.onnx.data", "decoder.onnx.data"):
         size = (output / name).stat().st_size
         assert f"{name}: {size / 1e6:,.1f} MB" in result.output
