@@ -193,8 +193,8 @@ def test_reports_are_read_from_messages() -> None:
         "Total Activation Memory: 100 bytes",
         "Total Activation Memory: 50 bytes",
         "Total Weights Memory: 7 bytes",
-        "Name: a.up+a.gate [profile 1]_myl3_7, LayerType: gemm, Inputs: [ { Datatype: Int8 }], "
-        "Constants: [], Outputs: []",
+        "Name: a.up [profile 1]+a.gate [profile 1]_myl3_7, LayerType: gemm, "
+        "Inputs: [ { Datatype: Int8 }], Constants: [], Outputs: []",
         "Name: _gemm_mha_v2_myl1_6, LayerType: kgen, Inputs: [ { Datatype: Half }], Outputs: []",
     ]
     report = read_messages("decoder", 10, {"KV_CACHE_UPDATE": 4}, messages)

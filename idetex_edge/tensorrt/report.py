@@ -14,6 +14,9 @@ _ACTIVATIONS: Final = re.compile(r"Total Activation Memory: (\d+) bytes")
 _WEIGHTS: Final = re.compile(r"Total Weights Memory: (\d+) bytes")
 _LAYER: Final = re.compile(r"Name: ([^,]*), LayerType: (\w+), Inputs: \[(.*?)\], (?:Constants|Out)")
 _INT8: Final = "Datatype: Int8"
+_DECORATION: Final = re.compile(r"(?: \[profile \d+\])?(?:_myl\d+_\d+)?$")
+"""What the builder puts behind the names of the layers that it has merged."""
+
 _FUSED_ATTENTION: Final = "_mha_"
 
 
@@ -53,9 +56,10 @@ def read_messages(
     text = "\n".join(messages)
     layers = _LAYER.findall(text)
     eights = {
-        matrix.partition(" [profile")[0].rpartition("_myl")[0] or matrix
-        for matrix, _, inputs in layers
+        _DECORATION.sub("", part)
+        for names, _, inputs in layers
         if _INT8 in inputs
+        for part in names.split("+")
     }
     return EngineReport(
         name=name,
@@ -65,7 +69,7 @@ def read_messages(
         weights=sum(int(found) for found in _WEIGHTS.findall(text)),
         layers=len(layers),
         attention=sum(_FUSED_ATTENTION in layer for layer, _, _ in layers),
-        int8=frozenset(part for names in eights for part in names.split("+")),
+        int8=frozenset(eights),
     )
 
 
