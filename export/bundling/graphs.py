@@ -51,7 +51,7 @@ def lowered_graphs(recipe: Recipe, embedding: ir.TensorProtocol) -> Iterator[tup
 def _lowered(model: ir.Model, recipe: Recipe, form: str) -> ir.Model:
     target, precision = recipe.target, recipe.precision
 
-    def choose(name: str, shape: tuple[int, int]) -> tuple[str, float]:
+    def choose(name: str) -> tuple[str, float]:
         return recipe.plan.choose(form, precision, name)
 
     balance(model, recipe.plan.factors())

@@ -15,7 +15,6 @@ from export.calibration.ranges import Product, choose_step
 from export.graphs.operators import DOMAIN
 from export.graphs.rows import Array
 from export.lowering.balancing import readers
-from idetex_edge.errors import ExportError
 
 STRENGTHS: Final = (0.5, 0.75)
 """SmoothQuant's alpha: how much of the outliers moves into the weights; none is tried as well."""
@@ -50,7 +49,7 @@ def choose_layers(model: ir.Model, seen: Observation) -> Iterator[tuple[str | No
     alone = set(weights) - {name for names in behind.values() for name in names}
     groups = [*behind.items(), *((None, [name]) for name in sorted(alone))]
     for norm, names in groups:
-        inputs = inputs_of(names[0], seen)
+        inputs = seen.of(names[0])
         matrices = {name: _array(weights[name]) for name in names}
         plain = _choose(inputs, matrices, None)
         options = [plain]
@@ -59,17 +58,6 @@ def choose_layers(model: ir.Model, seen: Observation) -> Iterator[tuple[str | No
                 _choose(inputs, matrices, f) for f in _factors(inputs, matrices, sizes[norm])
             ]
         yield norm, min(options, key=lambda option: option.error)
-
-
-def inputs_of(name: str, seen: Observation) -> Inputs:
-    """Find what a matrix saw; a share of a packed one saw what the whole did.
-
-    Raises ExportError when it saw nothing.
-    """
-    for observed in (name, name.rpartition(".")[0]):
-        if observed in seen.inputs:
-            return seen.inputs[observed]
-    raise ExportError(f"{name} was never reached in calibration; the checkpoint's config is odd")
 
 
 def _choose(inputs: Inputs, matrices: Mapping[str, Array], factor: Array | None) -> Chosen:

@@ -18,6 +18,7 @@ from export.parity.questions import WRITTEN
 from export.parity.reference import Reference
 from idetex_edge.bundle import Bundle
 from idetex_edge.engines.protocol import Floats
+from idetex_edge.errors import ExportError
 from idetex_edge.preprocess import PatchedImage
 
 ROWS: Final = 256
@@ -67,6 +68,23 @@ class Observation:
     values: Floats | None = None
     reads: list[Read] = field(default_factory=list[Read])
 
+    def see(self, layer: str, x: torch.Tensor, chance: np.random.Generator) -> None:
+        """Take a matrix's input in: [.., inputs], or pixels [patches, C, T, P, P]."""
+        rows = x.reshape(len(x), -1) if x.ndim == 5 else x.reshape(-1, x.shape[-1])
+        self.inputs.setdefault(layer, Inputs()).add(rows.numpy(), chance)
+
+    def of(self, name: str) -> Inputs:
+        """Find what a matrix saw; a share of a packed one saw what the whole did.
+
+        Raises ExportError when it saw nothing.
+        """
+        for observed in (name, name.rpartition(".")[0]):
+            if observed in self.inputs:
+                return self.inputs[observed]
+        raise ExportError(
+            f"{name} was never reached in calibration; the checkpoint's config is odd"
+        )
+
 
 def observe(
     reference: Reference,
@@ -83,8 +101,7 @@ def observe(
     found, chance = Observation(), np.random.default_rng(0)
 
     def watch(layer: str, x: torch.Tensor) -> None:
-        rows = x.reshape(len(x), -1) if x.ndim == 5 else x.reshape(-1, x.shape[-1])
-        found.inputs.setdefault(layer, Inputs()).add(rows.numpy(), chance)
+        found.see(layer, x, chance)
 
     with reference.watching(watch):
         for done, picture in enumerate(pictures):

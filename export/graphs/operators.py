@@ -20,3 +20,6 @@ from typing import Final
 
 DOMAIN: Final = "idetex"
 OPSETS: Final = {"": 24, DOMAIN: 1}
+
+SIGMOID_SLOPES: Final = {"silu": 1.0, "quick_gelu": 1.702}
+"""Activations that are x * sigmoid(slope * x)."""

@@ -7,10 +7,9 @@ from typing import Final
 
 import onnx_ir as ir
 
+from export.graphs.operators import SIGMOID_SLOPES
 from export.lowering.emitter import CONTRIB, Emitter
 from export.lowering.passes import Dialect
-
-_SIGMOID_SLOPES: Final = {"silu": 1.0, "quick_gelu": 1.702}
 
 
 def _norm(emit: Emitter, node: ir.Node, floats: ir.DataType) -> Sequence[ir.Value]:
@@ -33,7 +32,7 @@ def _activate(emit: Emitter, node: ir.Node, floats: ir.DataType) -> Sequence[ir.
     kind = node.attributes.get_string("kind")
     if kind == "gelu":
         return (emit.one("Gelu", node.inputs[0]),)
-    slope = _SIGMOID_SLOPES[kind or ""]
+    slope = SIGMOID_SLOPES[kind or ""]
     return (emit.one("QuickGelu", node.inputs[0], alpha=slope, domain=CONTRIB),)
 
 

@@ -64,8 +64,8 @@ class Matrix:
 Form = Callable[[Emitter, Matrix], ir.Value]
 
 
-def linear_rule(choose: Callable[[str, tuple[int, int]], tuple[str, float]]) -> Rule:
-    """Make the rule for Linear nodes: `choose` gives (form, input step) by name and shape."""
+def linear_rule(choose: Callable[[str], tuple[str, float]]) -> Rule:
+    """Make the rule for Linear nodes: `choose` gives (form, input step) by name."""
 
     def rule(emit: Emitter, node: ir.Node, floats: ir.DataType) -> Sequence[ir.Value]:
         x, weight, *bias = node.inputs
@@ -74,9 +74,9 @@ def linear_rule(choose: Callable[[str, tuple[int, int]], tuple[str, float]]) -> 
         assert x is not None
         assert weight is not None
         assert weight.const_value is not None
-        matrix = Matrix(name, x, weight.const_value, bias[0] if bias else None)
-        form, step = choose(name, matrix.shape)
-        return (FORMS[form](emit, Matrix(name, x, matrix.weight, matrix.bias, step)),)
+        form, step = choose(name)
+        matrix = Matrix(name, x, weight.const_value, bias[0] if bias else None, step)
+        return (FORMS[form](emit, matrix),)
 
     return rule
 
@@ -197,7 +197,9 @@ def _static_int8(floats: npt.DTypeLike) -> Form:
     def form(emit: Emitter, m: Matrix) -> ir.Value:
         if m.step <= 0:
             raise ExportError(f"{m.name} has no calibrated range; calibrate with --calibration")
-        step = emit.constant(np.array(m.step, floats))
+        # Below FP16's normal numbers a step would lose its digits, and at last be zero.
+        least = float(np.finfo(np.float16).tiny) if half else 0.0
+        step = emit.constant(np.array(max(m.step, least), floats))
         zero = emit.constant(np.array(0, np.int8))
         x = emit.to(m.x, ir.DataType.FLOAT16) if half else m.x
         rounded = emit.one("QuantizeLinear", x, step, zero)

@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
+from export.graphs.operators import SIGMOID_SLOPES
 from export.lowering.emitter import Emitter
 from export.lowering.heads import (
     join_heads,
@@ -23,8 +24,6 @@ from export.lowering.heads import (
     write_place,
 )
 from export.lowering.passes import Dialect
-
-_SIGMOID_SLOPES: Final = {"silu": 1.0, "quick_gelu": 1.702}
 
 
 def _norm(emit: Emitter, node: ir.Node, floats: ir.DataType) -> Sequence[ir.Value]:
@@ -42,7 +41,7 @@ def activate(emit: Emitter, node: ir.Node, floats: ir.DataType) -> Sequence[ir.V
     kind = node.attributes.get_string("kind")
     if kind == "gelu":
         return (emit.one("Gelu", x),)
-    slope = _SIGMOID_SLOPES[kind or ""]
+    slope = SIGMOID_SLOPES[kind or ""]
     scaled = x if slope == 1 else emit.one("Mul", x, emit.constant(np.array(slope, np.float32)))
     return (emit.one("Mul", x, emit.one("Sigmoid", scaled)),)
 

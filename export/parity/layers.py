@@ -10,7 +10,7 @@ import onnxruntime as ort
 import torch
 
 from export.bundling.graphs import Recipe
-from export.calibration.observe import Inputs
+from export.calibration.observe import Observation
 from export.graphs.decoder import decoder_graph, embedding_table
 from export.graphs.operators import DOMAIN
 from export.graphs.rows import Array
@@ -50,24 +50,22 @@ def worst_layers(
         advance("looking for the worst layers", done + 1, len(matrices))
         assert weight is not None
         assert weight.const_value is not None
-        inputs = seen.get(name) or seen[name.rpartition(".")[0]]
         form, step = recipe.plan.choose(default, precision, name)
-        errors[name] = _error(form, step, inputs.rows, weight.const_value)
+        errors[name] = _error(form, step, seen.of(name).rows, weight.const_value)
     worst = sorted(errors, key=lambda name: -errors[name])[:WORST]
     return {name: errors[name] for name in worst}
 
 
-def _see(reference: Reference, bundle: Bundle, picture: Photograph) -> dict[str, Inputs]:
+def _see(reference: Reference, bundle: Bundle, picture: Photograph) -> Observation:
     patched = bundle.manifest.preprocessor.patchify(picture.load())
     prompt = bundle.manifest.prompts["grounding"]
     rows, columns = (side // bundle.manifest.vision.merge for side in patched.grid)
     text = prompt.head(columns, rows) + IMAGE_PAD * (rows * columns) + prompt.tail()
-    seen: dict[str, Inputs] = {}
+    seen = Observation()
     chance = np.random.default_rng(0)
 
     def watch(layer: str, x: torch.Tensor) -> None:
-        flat = x.reshape(len(x), -1) if x.ndim == 5 else x.reshape(-1, x.shape[-1])
-        seen.setdefault(layer, Inputs()).add(flat.numpy(), chance)
+        seen.see(layer, x, chance)
 
     with reference.watching(watch):
         reference.read(BundleTokenizer(bundle).encode(text), patched, 1)
