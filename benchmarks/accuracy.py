@@ -53,13 +53,11 @@ def _convert(checkpoint: Path, bundle: Path) -> Path:
     # Imported here: torch and transformers take seconds, and bundles do without them.
     from transformers.utils import logging
 
-    from export.convert import convert
+    from export.convert import Conversion, convert
 
     logging.disable_progress_bar()
     with showing_stages() as advance:
-        convert(
-            checkpoint, bundle, "onnx-cpu", "fp32", pictures=None, overwrite=False, advance=advance
-        )
+        convert(Conversion(checkpoint, bundle), advance)
     return bundle
 
 

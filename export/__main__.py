@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
+from export.command import convert
 from idetex_edge.errors import IdetexError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -22,42 +21,7 @@ def workshop() -> None:
 # Commands import what they run inside themselves: torch alone takes seconds.
 
 
-@app.command()
-def convert(
-    model: Annotated[Path, typer.Option(help="Checkpoint folder: Qwen2-VL or Qwen2.5-VL.")],
-    output: Annotated[Path, typer.Option(help="Bundle folder to make.")],
-    target: Annotated[str, typer.Option(help="What to make it for.")] = "onnx-cpu",
-    precision: Annotated[str, typer.Option(help="Number format of the weights.")] = "fp32",
-    pictures: Annotated[
-        Path | None, typer.Option(help="Photographs to check parity on; else scikit-image's.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace an existing bundle.")] = False,
-) -> None:
-    """Convert a checkpoint into a bundle and prove that it says the same."""
-    from transformers.utils import logging
-
-    from export.convert import convert
-
-    logging.disable_progress_bar()
-    with Progress(transient=True, console=Console(stderr=True)) as progress:
-        tasks: dict[str, int] = {}
-
-        def advance(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = progress.add_task(stage)
-            progress.update(progress.task_ids[tasks[stage]], completed=done, total=total)
-
-        bundle = convert(
-            model,
-            output,
-            target,
-            precision,
-            pictures=pictures,
-            overwrite=overwrite,
-            advance=advance,
-        )
-    size = sum(facts.bytes for facts in bundle.manifest.files.values())
-    typer.echo(f"{bundle.path}: {bundle.manifest.family} for {target}, {precision}, {size:,} bytes")
+app.command()(convert)
 
 
 @app.command()
@@ -129,10 +93,10 @@ def sheet(
         typer.echo(path)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Run the command line; our own errors become one line and exit code 1."""
     try:
-        app()
+        app(arguments)
     except IdetexError as error:
         typer.echo(f"error: {error}", err=True)
         raise SystemExit(1) from None

@@ -2,7 +2,7 @@
 
 Accepts what Hugging Face has published: `config.json` flat (transformers 4) or nested
 (transformers 5), safetensors whole or sharded, in BF16, FP16 or FP32, with tensor names of either
-generation. Files are memory-mapped; a tensor is converted to float32 when it is read and not kept.
+generation. A tensor is converted to float32 when it is read and not kept.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedConfig, Qwen2_5_VLConfig, Qwen2VLConfig
 
+from export.adapter import AdaptedWeights
+from export.graphs.rows import WeightSource
+from export.names import our_name
+from export.source import checkpoint_folder
+from export.tensors import TensorFile
 from idetex_edge.bundle import TextFacts, VisionFacts
 from idetex_edge.errors import ExportError
 
@@ -27,26 +30,19 @@ FAMILIES: Final[dict[str, type[Qwen2VLConfig | Qwen2_5_VLConfig]]] = {
 }
 """The architectures that export supports, by `model_type`."""
 
-_PREFIXES: Final = (
-    ("model.visual.", "visual."),
-    ("visual.", "visual."),
-    ("model.language_model.", "text."),
-    ("lm_head.", "head."),
-    ("model.", "text."),
-)
-"""Tensor names on disk (either generation of transformers) to ours; the first match counts."""
-
 
 class Weights:
     """The tensors of a checkpoint under one naming: `visual.*`, `text.*`, `head.weight`."""
 
     def __init__(self, folder: Path) -> None:
         """Find the safetensors files; raises ExportError when there are none or one is missing."""
-        self._files: dict[Path, safe_open] = {}
-        self._places: dict[str, tuple[Path, str]] = {}
+        self._places: dict[str, tuple[TensorFile, str]] = {}
+        stats: list[tuple[str, int, int]] = []
         for path, names in _tensor_files(folder).items():
-            for name in names or self._open(path).keys():
-                self._places[_our_name(name)] = (path, name)
+            file = TensorFile(path)
+            self._places |= {our_name(name): (file, name) for name in names or file.names}
+            stats.append((str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns))
+        self.identity = tuple(stats)
 
     def __contains__(self, name: str) -> bool:
         return name in self._places
@@ -54,39 +50,20 @@ class Weights:
     def shape(self, name: str) -> tuple[int, ...]:
         """Give a tensor's shape without reading it."""
         file, key = self._find(name)
-        return tuple(file.get_slice(key).get_shape())
+        return file.shape(key)
 
     def read(self, name: str) -> npt.NDArray[np.float32]:
         """Read one tensor as float32; raises ExportError when the checkpoint lacks it."""
         file, key = self._find(name)
-        tensor: torch.Tensor = file.get_tensor(key)
-        if not tensor.is_floating_point() or tensor.element_size() < 2:
-            raise ExportError(
-                f"tensor {key} is {str(tensor.dtype).removeprefix('torch.')}; "
-                "convert needs FP32, FP16 or BF16 weights, so dequantise the checkpoint first"
-            )
-        return tensor.float().numpy()
+        return file.read(key).numpy()
 
-    def _find(self, name: str) -> tuple[safe_open, str]:
+    def _find(self, name: str) -> tuple[TensorFile, str]:
         if name not in self._places:
             raise ExportError(
                 f"the checkpoint has no tensor {name}; it is incomplete or not a vision-language "
                 "model, so download it again"
             )
-        path, key = self._places[name]
-        return self._open(path), key
-
-    def _open(self, path: Path) -> safe_open:
-        if path not in self._files:
-            try:
-                self._files[path] = safe_open(path, framework="pt")
-            except FileNotFoundError:
-                raise ExportError(
-                    f"shard {path.name} is missing from {path.parent}; download it again"
-                ) from None
-            except (SafetensorError, OSError) as error:
-                raise ExportError(f"cannot read {path.name}: {error}; download it again") from None
-        return self._files[path]
+        return self._places[name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +71,7 @@ class Checkpoint:
     """An opened checkpoint. Activations are Hugging Face names ("silu", "quick_gelu", ...)."""
 
     folder: Path
+    config: Qwen2VLConfig | Qwen2_5_VLConfig
     family: str
     text: TextFacts
     vision: VisionFacts
@@ -103,16 +81,33 @@ class Checkpoint:
     vision_activation: str
     image_token_id: int
     stop: tuple[int, ...]
-    weights: Weights
+    weights: WeightSource
+
+    @property
+    def name(self) -> str:
+        """What the model is called: its folder's name."""
+        return self.folder.resolve().name
 
 
-def open_checkpoint(folder: Path) -> Checkpoint:
-    """Open a checkpoint folder.
+def open_checkpoint(model: str | Path, adapter: Path | None = None) -> Checkpoint:
+    """Open a checkpoint folder or hub id, with a LoRA adapter's folder merged in where given.
 
     Raises ExportError when it holds no usable configuration or weights: no config.json, another
-    architecture, a text-only model, a missing shard, rotary scaling or a sliding window.
+    architecture, a text-only model, a missing shard, rotary scaling or a sliding window, or an
+    adapter that was made for another base.
     """
+    folder = checkpoint_folder(model)
     config = _config(folder)
+    weights: WeightSource = Weights(folder)
+    if adapter is not None:
+        weights = AdaptedWeights(weights, adapter)
+    return describe_checkpoint(folder, config, weights)
+
+
+def describe_checkpoint(
+    folder: Path, config: Qwen2VLConfig | Qwen2_5_VLConfig, weights: WeightSource
+) -> Checkpoint:
+    """Gather a checkpoint's facts; raises ExportError for an architecture that is not supported."""
     text, vision = config.text_config, config.vision_config
     assert isinstance(text, PreTrainedConfig)
     assert isinstance(vision, PreTrainedConfig)
@@ -128,10 +123,10 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         raise ExportError(
             f"head size {text_facts.head_dim} is not a multiple of 16, which attention needs"
         )
-    weights = Weights(folder)
     tied = bool(config.tie_word_embeddings)
     return Checkpoint(
         folder=folder,
+        config=config,
         family=config.model_type,
         text=text_facts,
         vision=_vision_facts(vision),
@@ -232,10 +227,3 @@ def _tensor_files(folder: Path) -> dict[Path, list[str]]:
         if not path.is_file():
             raise ExportError(f"shard {path.name} is missing from {folder}; download it again")
     return files
-
-
-def _our_name(name: str) -> str:
-    for theirs, ours in _PREFIXES:
-        if name.startswith(theirs):
-            return ours + name.removeprefix(theirs)
-    return name

@@ -6,42 +6,108 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import onnx_ir as ir
+
+from export.lowering.fused import FUSED
+from export.lowering.passes import Dialect
+from export.lowering.primitive import PRIMITIVE
+from export.lowering.standard import STANDARD
 from idetex_edge.errors import ExportError
 
 
 @dataclass(frozen=True, slots=True)
-class Precision:
-    """How weights are stored, and the limits of parity with the checkpoint.
+class Limits:
+    """The limits of parity with the checkpoint (see `export.parity.report`).
 
-    vision, decoder: names in `export.graphs.matrices.MATRICES`. embedding: numpy type of the
-    embedding table and output matrix. logits_error: largest max|a - b| / max|b|. vision_cosine:
-    smallest of any token. top1_agreement: smallest share of steps at which both say the same token.
+    logits_error: largest max|a - b| / max|b|. vision_cosine: smallest of any token.
+    top1_agreement: smallest share of an answer's steps at which both say the same token.
+    choice_agreement: smallest share of multiple-choice questions answered alike.
+    """
+
+    logits_error: float
+    vision_cosine: float
+    top1_agreement: float
+    choice_agreement: float
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """How weights are stored: names in `export.lowering.matrices.FORMS`, and the limits.
+
+    fallback: the form of layers that cost too much accuracy in theirs. embedding: numpy type of
+    the embedding table and output matrix.
     """
 
     vision: str
     decoder: str
+    fallback: str
     embedding: str
-    logits_error: float
-    vision_cosine: float
-    top1_agreement: float
+    limits: Limits
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether its matrices need the ranges of their inputs."""
+        return "static" in self.vision + self.decoder
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A kind of bundle: the engine that runs it, and its precisions by name."""
+    """A kind of bundle.
 
-    engine: str
+    floats: what attention computes in and the KV cache holds. builder: the Python module that makes
+    engines of the graphs, None where the graphs are run as they are. slots: the KV cache's only
+    length, which TensorRT wants fixed; 0 for any, and less where the model's context is less.
+    """
+
+    dialect: Dialect
+    floats: ir.DataType
+    builder: str | None
+    oldest: str
+    slots: int
     precisions: Mapping[str, Precision]
 
 
-TARGETS: Final[Mapping[str, Target]] = {
-    "onnx-cpu": Target(
-        engine="onnx:cpu",
-        precisions={
-            "fp32": Precision("float32", "float32", "float32", 1e-4, 0.999999, 0.99),
-            "int8": Precision("dynamic_int8", "block_int8", "float16", 0.1, 0.99, 0.95),
-        },
+EXACT: Final = Limits(1e-4, 0.999999, 0.99, 0.99)
+HALF: Final = Limits(0.02, 0.999, 0.98, 0.95)
+WHOLE: Final = Limits(0.5, 0.98, 0.98, 0.95)
+"""FP32, FP16, and 8 or 4 bits."""
+
+_ONNX_CPU: Final = {
+    "fp32": Precision("float32", "float32", "float32", "float32", EXACT),
+    "int8": Precision("dynamic_int8", "block_int8", "float32", "float16", WHOLE),
+    "int4": Precision("dynamic_int8", "block_int4_128", "block_int8", "float16", WHOLE),
+    "int4-32": Precision("dynamic_int8", "block_int4_32", "block_int8", "float16", WHOLE),
+}
+_ONNX_STANDARD: Final = {
+    "fp32": Precision("float32", "float32", "float32", "float32", EXACT),
+    "int8": Precision("static_int8", "static_int8", "float32", "float16", WHOLE),
+    "int8-weights": Precision("stored_int8_32", "stored_int8_32", "float32", "float16", WHOLE),
+    "int4": Precision("stored_int8_32", "stored_int4_128", "stored_int8_32", "float16", WHOLE),
+    "int4-32": Precision("stored_int8_32", "stored_int4_32", "stored_int8_32", "float16", WHOLE),
+}
+_TENSORRT: Final = {
+    "fp16": Precision("float16", "float16", "float32", "float16", HALF),
+    "int8": Precision(
+        *("static_int8_float16", "static_int8_float16", "float16", "float16"), limits=WHOLE
     ),
+    "int8-weights": Precision(
+        *("stored_int8_float16", "stored_int8_float16", "float16", "float16"), limits=WHOLE
+    ),
+    "int4": Precision(
+        *("stored_int8_float16", "stored_int4_128_float16", "stored_int8_float16", "float16"),
+        limits=WHOLE,
+    ),
+}
+_FULL, _HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
+
+TARGETS: Final[Mapping[str, Target]] = {
+    #                       dialect    floats builder         oldest   slots  precisions
+    "onnx-cpu": Target(FUSED, _FULL, None, "1.24", 0, _ONNX_CPU),
+    "onnx-standard": Target(STANDARD, _FULL, None, "1.24", 0, _ONNX_STANDARD),
+    "tensorrt-rtx": Target(STANDARD, _HALF, "tensorrt_rtx", "1.7", 4096, _TENSORRT),
+    "tensorrt-11": Target(STANDARD, _HALF, "tensorrt", "11.0", 4096, _TENSORRT),
+    "tensorrt-10.16": Target(STANDARD, _HALF, "tensorrt", "10.16", 4096, _TENSORRT),
+    "tensorrt-10.3": Target(PRIMITIVE, _HALF, "tensorrt", "10.3", 4096, _TENSORRT),
 }
 
 

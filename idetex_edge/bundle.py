@@ -12,11 +12,12 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Final
 
-from idetex_edge.errors import BundleError
+from idetex_edge.errors import BundleError, OutputError
+from idetex_edge.facts import read_facts
 from idetex_edge.preprocess import Preprocessor
 from idetex_edge.prompts import PromptSet
 
@@ -25,8 +26,6 @@ TOKENIZER: Final = "tokenizer.json"
 SCHEMA_VERSION: Final = 1
 HASHED_ON_OPEN: Final = 64 * 2**20
 """Files up to this many bytes are hashed by `open_bundle`; longer ones only by `verify`."""
-
-_Facts = TypeVar("_Facts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +71,17 @@ class EmbeddingFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheFacts:
+    """The KV cache that the decoder graph takes: "float32" or "float16".
+
+    slots: the only length that it accepts, 0 where any will do.
+    """
+
+    dtype: str = "float32"
+    slots: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class FileFacts:
     """Size in bytes and SHA-256 (hexadecimal) of one file of the bundle."""
 
@@ -84,7 +94,9 @@ class Manifest:
     """The contents of `manifest.json`, schema version 1.
 
     `tokens` maps each special token to its id; `stop` lists the ids that end an answer; `graphs`
-    maps "vision" and "decoder" to file names.
+    maps "vision" and "decoder" to file names, `engines` the same to what was built from them for
+    this machine, if anything was. Bundles without `cache` or `engines` were made before there
+    were any.
     """
 
     name: str
@@ -100,6 +112,8 @@ class Manifest:
     graphs: dict[str, str]
     embedding: EmbeddingFacts
     files: dict[str, FileFacts]
+    cache: CacheFacts = CacheFacts()
+    engines: dict[str, str] = field(default_factory=dict[str, str])
 
     def to_dict(self) -> dict[str, Any]:
         """Give the JSON form, `schema_version` first."""
@@ -121,7 +135,7 @@ class Manifest:
                 f"{SCHEMA_VERSION}; export the bundle again or upgrade idetex-edge"
             )
         rest = {name: value for name, value in data.items() if name != "schema_version"}
-        return _read(cls, rest, "manifest")
+        return read_facts(cls, rest, "manifest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +172,24 @@ def verify(bundle: Bundle) -> None:
         _check_hash(bundle.file(name), name, facts)
 
 
+def add_files(bundle: Bundle, contents: Mapping[str, bytes]) -> Bundle:
+    """Put files into a bundle's folder and its manifest; raises OutputError when it cannot.
+
+    Each file appears whole or not at all, and the manifest last.
+    """
+    manifest = bundle.manifest
+    try:
+        for name, data in contents.items():
+            _replace(bundle.file(name), data)
+        added = {name: file_facts(bundle.file(name)) for name in contents}
+        manifest = dataclasses.replace(manifest, files=manifest.files | added)
+        text = json.dumps(manifest.to_dict(), indent=2, ensure_ascii=False) + "\n"
+        _replace(bundle.file(MANIFEST), text.encode())
+    except OSError as error:
+        raise OutputError(f"cannot write into {bundle.path}: {error}; make it writable") from None
+    return open_bundle(bundle.path)
+
+
 def load_manifest(folder: Path) -> Manifest:
     """Read `manifest.json` of a bundle folder and check it by itself; raises BundleError."""
     path = folder / MANIFEST
@@ -170,7 +202,10 @@ def load_manifest(folder: Path) -> Manifest:
     manifest = Manifest.from_dict(data)
     for name in manifest.files:
         _check_name(name)
-    needed = {*manifest.graphs.values(), manifest.embedding.file, TOKENIZER}
+    needed = {
+        *(*manifest.graphs.values(), *manifest.engines.values()),
+        *(manifest.embedding.file, TOKENIZER),
+    }
     if unlisted := sorted(needed - set(manifest.files)):
         raise BundleError(f"{path} does not list {unlisted[0]}, which the model needs")
     if missing := {"vision", "decoder"} - set(manifest.graphs):
@@ -181,6 +216,12 @@ def load_manifest(folder: Path) -> Manifest:
 def file_facts(path: Path) -> FileFacts:
     """Size and hash of a file as it lies on disk."""
     return FileFacts(path.stat().st_size, _sha256(path))
+
+
+def _replace(path: Path, data: bytes) -> None:
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(data)
+    part.replace(path)
 
 
 def _check_name(name: str) -> None:
@@ -219,36 +260,3 @@ def _sha256(path: Path) -> str:
     except OSError as error:
         raise BundleError(f"cannot read the bundle's file {path}: {error}") from None
     return digest.hexdigest()
-
-
-def _read(cls: type[_Facts], data: object, where: str) -> _Facts:
-    """Build a facts dataclass from JSON: exactly its fields, each of exactly its type."""
-    hints = get_type_hints(cls)
-    if not isinstance(data, dict) or set(data) != set(hints):
-        have = set(data) if isinstance(data, dict) else set[str]()
-        odd = sorted(have ^ set(hints))
-        raise BundleError(f"{where} has missing or unknown fields: {', '.join(odd) or data!r}")
-    return cls(
-        **{name: _value(hint, data[name], f"{where}.{name}") for name, hint in hints.items()}
-    )
-
-
-def _value(hint: object, value: object, where: str) -> object:
-    if hint is PromptSet:
-        return PromptSet.from_dict(value)
-    if hint is Preprocessor and isinstance(value, dict):
-        return Preprocessor.from_dict(value)
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return _read(hint, value, where)
-    origin, args = get_origin(hint), get_args(hint)
-    if origin is tuple and isinstance(value, list):
-        return tuple(_value(args[0], item, where) for item in value)
-    if origin is dict and isinstance(value, Mapping):
-        return {str(key): _value(args[1], item, f"{where}.{key}") for key, item in value.items()}
-    if hint is Any:
-        return value
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(hint, type) and type(value) is hint:
-        return value
-    raise BundleError(f"{where} is {value!r}, which is not of the expected type")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from export.convert import convert
+from export.convert import Conversion, convert
 from idetex_edge.bundle import Bundle, open_bundle
 from idetex_edge.engines import Engine, load_engine
 
@@ -15,17 +15,40 @@ def quiet(stage: str, done: int, total: int) -> None:
 
 
 def to_bundle(
-    model: Path, output: Path, precision: str = "fp32", *, overwrite: bool = False
+    model: Path,
+    output: Path,
+    precision: str = "fp32",
+    *,
+    target: str = "onnx-cpu",
+    calibration: Path | None = None,
+    overwrite: bool = False,
 ) -> Path:
-    """Convert a checkpoint for onnx-cpu, proving it on scikit-image's photographs."""
-    convert(model, output, "onnx-cpu", precision, pictures=None, overwrite=overwrite, advance=quiet)
+    """Convert a checkpoint and prove it over 64 decoded tokens of each answer."""
+    wanted = Conversion(
+        model,
+        output,
+        target,
+        precision,
+        calibration=calibration,
+        overwrite=overwrite,
+        steps=64,
+    )
+    convert(wanted, quiet)
     return output
 
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Qwen2.5-VL with a tokenizer that knows every marker; read only."""
-    return tiny.save_qwen2_5_vl(tmp_path_factory.mktemp("checkpoints") / "tiny")
+    """A random Qwen2.5-VL with nano's prompts and a tokenizer of every marker; read only."""
+    return tiny.ask_briefly(tiny.save_qwen2_5_vl(tmp_path_factory.mktemp("checkpoints") / "tiny"))
+
+
+@pytest.fixture(scope="session")
+def brief_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny checkpoint with a context of 1024, for conversions to TensorRT; read only."""
+    return tiny.ask_briefly(
+        tiny.save_qwen2_5_vl(tmp_path_factory.mktemp("brief") / "brief"), context=1024
+    )
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,8 @@ def copy(tiny_checkpoint: Path, tmp_path: Path) -> Path:
 
 def facts(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
     """Everything that can be compared between two copies."""
-    return replace(checkpoint, folder=folder, weights=None)  # pyright: ignore[reportArgumentType]
+    nothing: Any = None
+    return replace(checkpoint, folder=folder, weights=nothing, config=nothing)
 
 
 def test_flat_and_nested_configurations_mean_the_same(tiny_checkpoint: Path, copy: Path) -> None:

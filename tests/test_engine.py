@@ -18,6 +18,21 @@ from idetex_edge.errors import EngineError, RequestError
 Floats = npt.NDArray[np.float32]
 
 
+@pytest.fixture(scope="module", params=["onnx-cpu", "onnx-standard"])
+def tiny_engine(
+    request: pytest.FixtureRequest,
+    tiny_bundle_path: Path,
+    tiny_checkpoint: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Engine:
+    """The engine on the tiny model, in either form of graph that it runs."""
+    path = tiny_bundle_path
+    if request.param == "onnx-standard":
+        output = tmp_path_factory.mktemp("standard") / "bundle"
+        path = to_bundle(tiny_checkpoint, output, target="onnx-standard")
+    return load_engine("onnx", open_bundle(path), threads=1)
+
+
 def assert_close(got: Floats, expected: Floats) -> None:
     np.testing.assert_allclose(got, expected, rtol=0, atol=2e-5)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from edit_json import edit_json
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     PreTrainedModel,
@@ -133,6 +134,15 @@ def save_qwen2_vl(
         **token_config(tokenizer),
     )
     return _save(folder, Qwen2VLForConditionalGeneration(config), tokenizer)
+
+
+def ask_briefly(folder: Path, context: int | None = None) -> Path:
+    """Give a saved model nano's short prompts, and as little context as is asked for."""
+    prompts = Path(__file__).parents[1] / "export" / "prompts" / "nano.json"
+    (folder / "prompts.json").write_text(prompts.read_text())
+    if context is not None:
+        edit_json(folder / "config.json", {("text_config", "max_position_embeddings"): context})
+    return folder
 
 
 def _save(folder: Path, model: PreTrainedModel, tokenizer: Tokenizer) -> Path:

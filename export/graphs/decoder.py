@@ -6,13 +6,15 @@ Inputs, for B sequences, n new tokens each, a cache of S slots, K key-value head
     cos, sin         float32 [R, D/2]      row i: M-RoPE angles of a new token; R >= total_length
     rotary_rows      int64   [B, n]        which row of cos and sin each new token takes
     last_slots       int32   [B]           cache slot of each sequence's last new token
-    total_length     int32   []            largest last slot + 1
-    past_key_i, past_value_i  float32 [B, K, S, D]  one pair for each layer
+    total_length     int32   []            largest last slot + 1; only where attention is fused
+    past_key_i, past_value_i  [B, K, S, D] one pair for each layer; float32, or float16 where the
+                                           target's attention is
 
 Outputs: `logits` float32 [B, vocab] of each sequence's last token, and `present_key_i`,
-`present_value_i`, to be bound to the very buffers of the past: ONNX Runtime then writes only the
-new slots. Sequences may differ in length; n > 1 over a past needs B = 1 (a limit of
-GroupQueryAttention). When the cache is empty, rows are taken in order from the first.
+`present_value_i`, to be bound to the very buffers of the past: only the new slots are written.
+Slots behind a sequence's end must hold finite numbers. Sequences may differ in length; n > 1 over a
+past needs B = 1 (a limit of GroupQueryAttention). When the cache is empty, rows are taken in order
+from the first.
 
 There is no embedding graph: the host looks tokens up in the bundle's embedding file, which holds
 the same bytes as the output matrix where the two are tied.
@@ -29,26 +31,20 @@ import onnx_ir as ir
 from onnxscript import GraphBuilder, OpBuilder, nn
 
 from export.checkpoint import Checkpoint
-from export.graphs.layers import (
-    IR_VERSION,
-    OPSETS,
-    GatedMlp,
-    Linear,
-    Norm,
-    Source,
-)
-from export.graphs.matrices import CONTRIB, Rows, parameter
+from export.graphs.layers import IR_VERSION, GatedMlp, Linear, Norm, parameter
+from export.graphs.operators import DOMAIN, OPSETS
+from export.graphs.rows import Rows
 
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """The inputs that say where the new tokens lie; in the order GroupQueryAttention takes them."""
+    """The inputs that say where the new tokens lie; in the order CachedAttention takes them."""
 
-    last_slots: ir.Value
-    total_length: ir.Value
     cos: ir.Value
     sin: ir.Value
     rotary_rows: ir.Value
+    last_slots: ir.Value
+    total_length: ir.Value
 
 
 _Cache = tuple[ir.Value, ir.Value]
@@ -57,42 +53,41 @@ _Cache = tuple[ir.Value, ir.Value]
 class _Attention(nn.Module):
     """Packed projection and attention over the cache; the output projection is the layer's."""
 
-    def __init__(self, checkpoint: Checkpoint, source: Source, name: str) -> None:
+    def __init__(self, checkpoint: Checkpoint, name: str) -> None:
         super().__init__()
         facts = checkpoint.text
-        self.heads, self.kv_heads = facts.heads, facts.kv_heads
+        self.heads, self.kv_heads, self.head_dim = facts.heads, facts.kv_heads, facts.head_dim
         outputs = (facts.heads + 2 * facts.kv_heads) * facts.head_dim
         names = [f"{name}.{part}_proj" for part in "qkv"]
-        self.qkv = Linear(source, names, facts.hidden, outputs, bias=True)
+        self.qkv = Linear(checkpoint.weights, names, facts.hidden, outputs, bias=True)
 
     def forward(
         self, op: OpBuilder, x: ir.Value, past: _Cache, step: _Step
     ) -> tuple[ir.Value, ir.Value, ir.Value]:
-        return op.GroupQueryAttention(
+        return op.CachedAttention(
             self.qkv(op, x),
-            *(None, None),
             *past,
-            *(step.last_slots, step.total_length, step.cos, step.sin, step.rotary_rows),
-            num_heads=self.heads,
-            kv_num_heads=self.kv_heads,
-            do_rotary=1,
-            _domain=CONTRIB,
+            *(step.cos, step.sin, step.rotary_rows, step.last_slots, step.total_length),
+            heads=self.heads,
+            kv_heads=self.kv_heads,
+            head_dim=self.head_dim,
+            _domain=DOMAIN,
             _outputs=3,
         )
 
 
 class _Layer(nn.Module):
-    def __init__(self, checkpoint: Checkpoint, source: Source, index: int) -> None:
+    def __init__(self, checkpoint: Checkpoint, index: int) -> None:
         super().__init__()
         facts, name = checkpoint.text, f"text.layers.{index}"
         size, epsilon = facts.hidden, checkpoint.norm_epsilon
         self.last = index == facts.layers - 1
-        self.norm = Norm(source, f"{name}.input_layernorm", size, epsilon)
-        self.attention = _Attention(checkpoint, source, f"{name}.self_attn")
-        self.out = Linear(source, [f"{name}.self_attn.o_proj"], size, size, bias=False)
-        self.mlp_norm = Norm(source, f"{name}.post_attention_layernorm", size, epsilon)
+        self.norm = Norm(checkpoint.weights, f"{name}.input_layernorm", size, epsilon)
+        self.attention = _Attention(checkpoint, f"{name}.self_attn")
+        self.out = Linear(checkpoint.weights, [f"{name}.self_attn.o_proj"], size, size, bias=False)
+        self.mlp_norm = Norm(checkpoint.weights, f"{name}.post_attention_layernorm", size, epsilon)
         self.mlp = GatedMlp(
-            source,
+            checkpoint.weights,
             f"{name}.mlp",
             size,
             facts.intermediate,
@@ -113,11 +108,11 @@ class _Layer(nn.Module):
 
 
 class _Decoder(nn.Module):
-    def __init__(self, checkpoint: Checkpoint, source: Source, head: ir.TensorProtocol) -> None:
+    def __init__(self, checkpoint: Checkpoint, head: ir.TensorProtocol) -> None:
         super().__init__()
         facts = checkpoint.text
-        self.layers = nn.ModuleList([_Layer(checkpoint, source, i) for i in range(facts.layers)])
-        self.norm = Norm(source, "text.norm", facts.hidden, checkpoint.norm_epsilon)
+        self.layers = nn.ModuleList([_Layer(checkpoint, i) for i in range(facts.layers)])
+        self.norm = Norm(checkpoint.weights, "text.norm", facts.hidden, checkpoint.norm_epsilon)
         self.head = parameter(head)
 
     def forward(
@@ -138,8 +133,8 @@ def embedding_table(checkpoint: Checkpoint, dtype: str) -> ir.LazyTensor:
     return _vocabulary_rows(checkpoint, "text.embed_tokens.weight", dtype)
 
 
-def decoder_graph(checkpoint: Checkpoint, matrices: str, embedding: ir.TensorProtocol) -> ir.Model:
-    """Build the decoder graph of a checkpoint, its matrices in a form that `MATRICES` names.
+def decoder_graph(checkpoint: Checkpoint, embedding: ir.TensorProtocol) -> ir.Model:
+    """Build the decoder graph of a checkpoint, to be lowered (see `export.lowering`).
 
     `embedding` is the embedding table as it was written. The output matrix has its type, and where
     the two are tied refers to it instead of being stored again; it is multiplied by in FP32, since
@@ -170,7 +165,7 @@ def decoder_graph(checkpoint: Checkpoint, matrices: str, embedding: ir.TensorPro
         )
         for i in range(facts.layers)
     ]
-    decoder = _Decoder(checkpoint, Source(checkpoint.weights, matrices), head)
+    decoder = _Decoder(checkpoint, head)
     logits, present = decoder(builder.op, embeddings, past, step)
     _output(builder, logits, "logits", ["batch", facts.vocab])
     for i, (key, value) in enumerate(present):

@@ -1,33 +1,31 @@
-"""The layers that both graphs are made of, in ONNX Runtime's fused forms."""
+"""The layers that both graphs are made of (see `export.graphs.operators`)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import onnx_ir as ir
 from onnxscript import OpBuilder, nn
 
-from export.graphs.matrices import CONTRIB, MATRICES, Rows, WeightSource, parameter
+from export.graphs.operators import DOMAIN
+from export.graphs.rows import Rows, WeightSource
 from idetex_edge.errors import ExportError
 
-OPSETS: Final = {"": 23, CONTRIB: 1}
 IR_VERSION: Final = 10
+ACTIVATIONS: Final = ("silu", "quick_gelu", "gelu")
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where a graph's weights come from, and how its matrices are stored (see `MATRICES`)."""
+def parameter(data: ir.TensorProtocol) -> nn.Parameter:
+    """Make a parameter that holds a tensor."""
+    return nn.Parameter(data.shape.numpy(), data=data)
 
-    weights: WeightSource
-    matrices: str
 
-    def vector(
-        self, names: Sequence[str], size: int, share: tuple[int, int] = (0, 1)
-    ) -> nn.Parameter:
-        """Make a float32 parameter [size] of the named vectors, joined, or of a share of them."""
-        return parameter(Rows(self.weights, names, (size,), share).lazy())
+def vector(
+    weights: WeightSource, names: Sequence[str], size: int, share: tuple[int, int] = (0, 1)
+) -> nn.Parameter:
+    """Make a float32 parameter [size] of the named vectors, joined, or of a share of them."""
+    return parameter(Rows(weights, names, (size,), share).lazy())
 
 
 class Linear(nn.Module):
@@ -38,7 +36,7 @@ class Linear(nn.Module):
 
     def __init__(
         self,
-        source: Source,
+        weights: WeightSource,
         names: Sequence[str],
         inputs: int,
         outputs: int,
@@ -49,56 +47,50 @@ class Linear(nn.Module):
         super().__init__()
         matrices = [f"{name}.weight" for name in names]
         biases = [f"{name}.bias" for name in names]
-        rows = Rows(source.weights, matrices, (outputs, inputs), share)
-        self.matrix = MATRICES[source.matrices](rows)
-        self.bias = source.vector(biases, outputs, share) if bias else None
+        self.layer = names[0] + (f".{share[0]}" if share[1] > 1 else "")
+        self.weight = parameter(Rows(weights, matrices, (outputs, inputs), share).lazy())
+        self.bias = vector(weights, biases, outputs, share) if bias else None
 
     def forward(self, op: OpBuilder, x: ir.Value) -> ir.Value:
         """Map [.., inputs] to [.., outputs]."""
-        return self.matrix(op, x, self.bias)
+        affine = [self.weight] if self.bias is None else [self.weight, self.bias]
+        return op.Linear(x, *affine, _domain=DOMAIN, _name=self.layer)
 
 
 class Norm(nn.Module):
     """Root-mean-square norm, or layer norm where the checkpoint has a bias for it.
 
-    Gives (norm(x + residual), x + residual) from one fused node, or (norm(x), x) where the
-    residual is None.
+    Gives (norm(x + residual), x + residual), or (norm(x), x) where the residual is None.
     """
 
-    def __init__(self, source: Source, name: str, size: int, epsilon: float) -> None:
+    def __init__(self, weights: WeightSource, name: str, size: int, epsilon: float) -> None:
         super().__init__()
-        self.epsilon = epsilon
-        self.weight = source.vector([f"{name}.weight"], size)
-        has_bias = f"{name}.bias" in source.weights
-        self.bias = source.vector([f"{name}.bias"], size) if has_bias else None
+        self.layer, self.epsilon = name, epsilon
+        self.weight = vector(weights, [f"{name}.weight"], size)
+        has_bias = f"{name}.bias" in weights
+        self.bias = vector(weights, [f"{name}.bias"], size) if has_bias else None
 
     def forward(
         self, op: OpBuilder, x: ir.Value, residual: ir.Value | None = None
     ) -> tuple[ir.Value, ir.Value]:
         """Norm the last axis of x; both results have x's shape."""
         affine = [self.weight] if self.bias is None else [self.weight, self.bias]
-        kind = "Simplified" if self.bias is None else ""
-        if residual is None:
-            norm = getattr(op, f"{kind}LayerNormalization")
-            return norm(x, *affine, axis=-1, epsilon=self.epsilon), x
-        norm = getattr(op, f"Skip{kind}LayerNormalization")
-        normed, _, _, total = norm(
-            x, residual, *affine, epsilon=self.epsilon, _domain=CONTRIB, _outputs=4
+        normed, total = op.Norm(
+            *(x, residual, *affine),
+            epsilon=self.epsilon,
+            _domain=DOMAIN,
+            _name=self.layer,
+            _outputs=2,
         )
         return normed, total
 
 
-_SIGMOID_SLOPES: Final = {"silu": 1.0, "quick_gelu": 1.702}
-
-
 def activate(op: OpBuilder, name: str, x: ir.Value) -> ir.Value:
     """Apply an activation by its Hugging Face name; raises ExportError for an unknown one."""
-    if name in _SIGMOID_SLOPES:
-        return op.QuickGelu(x, alpha=_SIGMOID_SLOPES[name], _domain=CONTRIB)
-    if name == "gelu":
-        return op.Gelu(x)
-    known = ", ".join((*_SIGMOID_SLOPES, "gelu"))
-    raise ExportError(f"activation {name!r} is not supported; {known} are")
+    if name not in ACTIVATIONS:
+        known = ", ".join(ACTIVATIONS)
+        raise ExportError(f"activation {name!r} is not supported; {known} are")
+    return op.Activate(x, kind=name, _domain=DOMAIN)
 
 
 class GatedMlp(nn.Module):
@@ -110,7 +102,7 @@ class GatedMlp(nn.Module):
 
     def __init__(
         self,
-        source: Source,
+        weights: WeightSource,
         name: str,
         size: int,
         inner: int,
@@ -120,9 +112,9 @@ class GatedMlp(nn.Module):
     ) -> None:
         super().__init__()
         self.activation = activation
-        self.gate = Linear(source, [f"{name}.gate_proj"], size, inner, bias=bias)
-        self.up = Linear(source, [f"{name}.up_proj"], size, inner, bias=bias)
-        self.down = Linear(source, [f"{name}.down_proj"], inner, size, bias=bias)
+        self.gate = Linear(weights, [f"{name}.gate_proj"], size, inner, bias=bias)
+        self.up = Linear(weights, [f"{name}.up_proj"], size, inner, bias=bias)
+        self.down = Linear(weights, [f"{name}.down_proj"], inner, size, bias=bias)
 
     def forward(self, op: OpBuilder, x: ir.Value) -> ir.Value:
         """Map [.., size] to [.., size]."""
@@ -136,15 +128,15 @@ class PlainMlp(nn.Module):
 
     def __init__(
         self,
-        source: Source,
+        weights: WeightSource,
         names: tuple[str, str],
         sizes: tuple[int, int, int],
         activation: str,
     ) -> None:
         super().__init__()
         self.activation = activation
-        self.inner = Linear(source, names[:1], sizes[0], sizes[1], bias=True)
-        self.outer = Linear(source, names[1:], sizes[1], sizes[2], bias=True)
+        self.inner = Linear(weights, names[:1], sizes[0], sizes[1], bias=True)
+        self.outer = Linear(weights, names[1:], sizes[1], sizes[2], bias=True)
 
     def forward(self, op: OpBuilder, x: ir.Value) -> ir.Value:
         """Map [.., sizes[0]] to [.., sizes[2]]."""

@@ -26,16 +26,9 @@ import onnx_ir as ir
 from onnxscript import GraphBuilder, OpBuilder, nn
 
 from export.checkpoint import Checkpoint
-from export.graphs.layers import (
-    IR_VERSION,
-    OPSETS,
-    GatedMlp,
-    Linear,
-    Norm,
-    PlainMlp,
-    Source,
-)
-from export.graphs.matrices import CONTRIB
+from export.graphs.layers import IR_VERSION, GatedMlp, Linear, Norm, PlainMlp
+from export.graphs.operators import DOMAIN, OPSETS
+from export.graphs.rows import WeightSource
 
 _EPSILON: Final = 1e-6
 
@@ -60,45 +53,44 @@ class _Windows:
 
 
 class _Attention(nn.Module):
-    def __init__(self, source: Source, name: str, hidden: int, heads: int) -> None:
+    def __init__(self, weights: WeightSource, name: str, hidden: int, heads: int) -> None:
         super().__init__()
         self.hidden, self.heads = hidden, heads
         self.q, self.k, self.v = (
-            Linear(source, [f"{name}.qkv"], hidden, hidden, bias=True, share=(i, 3))
+            Linear(weights, [f"{name}.qkv"], hidden, hidden, bias=True, share=(i, 3))
             for i in range(3)
         )
-        self.proj = Linear(source, [f"{name}.proj"], hidden, hidden, bias=True)
+        self.proj = Linear(weights, [f"{name}.proj"], hidden, hidden, bias=True)
 
     def forward(
         self, op: OpBuilder, x: ir.Value, angles: _Angles, windows: _Windows | None
     ) -> ir.Value:
         if windows is None:
-            shape, rows, mask = [1, -1, self.hidden], [0], ()
+            shape, places = [1, -1, self.hidden], ()
         else:
-            shape, rows, mask = windows.shape, windows.slots, (None, windows.lengths)
+            shape, places = windows.shape, (windows.slots, windows.lengths)
             x = op.Gather(x, windows.flat_slots)
         q, k, v = (op.Reshape(layer(op, x), shape) for layer in (self.q, self.k, self.v))
-        # Rows of cos and sin: the patch in each slot, or all patches in order from row 0.
-        q, k = (
-            op.RotaryEmbedding(
-                t, rows, angles.cos, angles.sin, num_heads=self.heads, _domain=CONTRIB
-            )
-            for t in (q, k)
+        mixed = op.PatchAttention(
+            *(q, k, v, angles.cos, angles.sin, *places),
+            heads=self.heads,
+            head_dim=self.hidden // self.heads,
+            _domain=DOMAIN,
         )
-        mixed = op.MultiHeadAttention(q, k, v, *mask, num_heads=self.heads, _domain=CONTRIB)
         flat = op.Reshape(mixed, [-1, self.hidden])
         return self.proj(op, flat if windows is None else op.Gather(flat, windows.patch_slots))
 
 
 class _Block(nn.Module):
-    def __init__(self, checkpoint: Checkpoint, source: Source, index: int) -> None:
+    def __init__(self, checkpoint: Checkpoint, index: int) -> None:
         super().__init__()
-        facts, name = checkpoint.vision, f"visual.blocks.{index}"
+        facts, weights = checkpoint.vision, checkpoint.weights
+        name = f"visual.blocks.{index}"
         self.full = index in facts.full_blocks
-        self.norm1 = Norm(source, f"{name}.norm1", facts.hidden, _EPSILON)
-        self.attention = _Attention(source, f"{name}.attn", facts.hidden, facts.heads)
-        self.norm2 = Norm(source, f"{name}.norm2", facts.hidden, _EPSILON)
-        self.mlp = _mlp(checkpoint, source, f"{name}.mlp")
+        self.norm1 = Norm(weights, f"{name}.norm1", facts.hidden, _EPSILON)
+        self.attention = _Attention(weights, f"{name}.attn", facts.hidden, facts.heads)
+        self.norm2 = Norm(weights, f"{name}.norm2", facts.hidden, _EPSILON)
+        self.mlp = _mlp(checkpoint, f"{name}.mlp")
 
     def forward(
         self,
@@ -115,29 +107,29 @@ class _Block(nn.Module):
         return self.mlp(op, normed), stream
 
 
-def _mlp(checkpoint: Checkpoint, source: Source, name: str) -> nn.Module:
-    weights, size = source.weights, checkpoint.vision.hidden
+def _mlp(checkpoint: Checkpoint, name: str) -> nn.Module:
+    weights, size = checkpoint.weights, checkpoint.vision.hidden
     if f"{name}.fc1.weight" in weights:
         inner = weights.shape(f"{name}.fc1.weight")[0]
         names = (f"{name}.fc1", f"{name}.fc2")
-        return PlainMlp(source, names, (size, inner, size), checkpoint.vision_activation)
+        return PlainMlp(weights, names, (size, inner, size), checkpoint.vision_activation)
     inner = weights.shape(f"{name}.gate_proj.weight")[0]
-    return GatedMlp(source, name, size, inner, checkpoint.vision_activation, bias=True)
+    return GatedMlp(weights, name, size, inner, checkpoint.vision_activation, bias=True)
 
 
 class _Encoder(nn.Module):
-    def __init__(self, checkpoint: Checkpoint, source: Source) -> None:
+    def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__()
-        facts = checkpoint.vision
+        facts, weights = checkpoint.vision, checkpoint.weights
         pixels = facts.channels * facts.temporal * facts.patch**2
         self.unit = facts.hidden * facts.merge**2
         self.patch_embed = Linear(
-            source, ["visual.patch_embed.proj"], pixels, facts.hidden, bias=False
+            weights, ["visual.patch_embed.proj"], pixels, facts.hidden, bias=False
         )
-        self.blocks = nn.ModuleList([_Block(checkpoint, source, i) for i in range(facts.layers)])
-        self.norm = Norm(source, "visual.merger.ln_q", facts.hidden, _EPSILON)
+        self.blocks = nn.ModuleList([_Block(checkpoint, i) for i in range(facts.layers)])
+        self.norm = Norm(weights, "visual.merger.ln_q", facts.hidden, _EPSILON)
         self.merger = PlainMlp(
-            source,
+            weights,
             ("visual.merger.mlp.0", "visual.merger.mlp.2"),
             (self.unit, self.unit, checkpoint.text.hidden),
             "gelu",
@@ -153,8 +145,8 @@ class _Encoder(nn.Module):
         return self.merger(op, op.Reshape(normed, [-1, self.unit]))
 
 
-def vision_graph(checkpoint: Checkpoint, matrices: str) -> ir.Model:
-    """Build the vision graph of a checkpoint, its matrices in a form that `MATRICES` names.
+def vision_graph(checkpoint: Checkpoint) -> ir.Model:
+    """Build the vision graph of a checkpoint, to be lowered (see `export.lowering`).
 
     Raises ExportError when the checkpoint's tensors do not fit its config.json.
     """
@@ -167,9 +159,7 @@ def vision_graph(checkpoint: Checkpoint, matrices: str) -> ir.Model:
     per_patch = ["patches", facts.head_dim // 2]
     angles = _Angles(*(builder.input(name, floats, per_patch) for name in ("cos", "sin")))
     windows = None if len(facts.full_blocks) == facts.layers else _windows(builder, facts.hidden)
-    features = _Encoder(checkpoint, Source(checkpoint.weights, matrices))(
-        builder.op, patches, angles, windows
-    )
+    features = _Encoder(checkpoint)(builder.op, patches, angles, windows)
     builder.add_output(features, "features")
     features.type = ir.TensorType(floats)
     features.shape = ir.Shape(["tokens", checkpoint.text.hidden])

@@ -9,6 +9,7 @@ import typer
 
 from idetex_edge.cli import views
 from idetex_edge.cli.batch import Result, run_batch
+from idetex_edge.cli.build import build
 from idetex_edge.cli.demo import run_demo
 from idetex_edge.cli.evaluate import evaluate
 from idetex_edge.cli.info import print_info
@@ -24,6 +25,7 @@ from idetex_edge.cli.options import (
 from idetex_edge.cli.overlays import place_overlays
 from idetex_edge.cli.pictures import Found, find_pictures
 from idetex_edge.cli.quiet import QuietCommands
+from idetex_edge.cli.verify import verify
 from idetex_edge.engines import AUTO
 from idetex_edge.errors import RequestError
 from idetex_edge.image import MAX_PIXELS
@@ -195,6 +197,8 @@ def demo(
 
 
 app.command()(evaluate)
+app.command()(verify)
+app.command()(build)
 
 
 def _corners(region: str) -> list[int]:

@@ -1,20 +1,21 @@
 """A static KV cache for a batch of sequences, and the rows of it that sequences own.
 
-One float32 array [layers, 2, rows, kv_heads, slots, head_dim] holds keys and values. Any run of
-consecutive rows of one layer is contiguous, so a part of the batch can be handed to the runtime
-without a copy; the runtime writes new slots in place. Slots behind a row's length are garbage.
+One array [layers, 2, rows, kv_heads, slots, head_dim], float32 or float16 as the bundle's manifest
+says, holds keys and values. Any run of consecutive rows of one layer is contiguous, so a part of
+the batch can be handed to the runtime without a copy; the runtime writes new slots in place. Slots
+behind a row's length hold any finite numbers: masked attention multiplies them by zero.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence as List
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from idetex_edge.bundle import TextFacts
+from idetex_edge.bundle import CacheFacts, TextFacts
 
 if TYPE_CHECKING:
     from idetex_edge.engines.decoder_step import DecoderStep
@@ -26,17 +27,17 @@ _GRAIN: Final = 32
 class KvCache:
     """Keys and values of `rows` sequences with room for at least `slots` tokens each."""
 
-    def __init__(self, facts: TextFacts, rows: int, slots: int) -> None:
-        self._facts = facts
+    def __init__(self, facts: TextFacts, form: CacheFacts, rows: int, slots: int) -> None:
+        self._facts, self._form = facts, form
         self.data = self._empty(rows, slots)
         self.steps: dict[tuple[int, int], DecoderStep] = {}
         """Decoding steps kept for reuse, by (first row, rows): they hold views of `data`."""
 
-    def _empty(self, rows: int, slots: int) -> npt.NDArray[np.float32]:
-        facts, whole = self._facts, -(-slots // _GRAIN) * _GRAIN
+    def _empty(self, rows: int, slots: int) -> npt.NDArray[np.floating[Any]]:
+        facts, whole = self._facts, self._form.slots or -(-slots // _GRAIN) * _GRAIN
         shape = (facts.layers, 2, rows, facts.kv_heads, whole, facts.head_dim)
-        # Not zeroed: pages of slots that are never reached are never touched.
-        return np.empty(shape, np.float32)
+        # The system gives zeroed pages only where they are touched: unreached slots cost nothing.
+        return np.zeros(shape, self._form.dtype)
 
     @property
     def rows(self) -> int:
@@ -72,7 +73,9 @@ class CachedSequence:
     next_position: int = 0
 
 
-def gather(facts: TextFacts, sequences: List[CachedSequence]) -> tuple[KvCache, int]:
+def gather(
+    facts: TextFacts, form: CacheFacts, sequences: List[CachedSequence]
+) -> tuple[KvCache, int]:
     """Bring sequences into consecutive rows of one cache; returns it and the first row.
 
     Free when they lie so already, in any order. Otherwise their filled slots are copied to a new
@@ -83,7 +86,7 @@ def gather(facts: TextFacts, sequences: List[CachedSequence]) -> tuple[KvCache, 
     together = all(s.cache is cache for s in sequences)
     if together and rows == list(range(rows[0], rows[0] + len(rows))):
         return cache, rows[0]
-    cache = KvCache(facts, len(sequences), max(s.cache.slots for s in sequences))
+    cache = KvCache(facts, form, len(sequences), max(s.cache.slots for s in sequences))
     for row, sequence in enumerate(sequences):
         cache.copy_row(row, sequence.cache, sequence.row, sequence.length)
         sequence.cache, sequence.row = cache, row

@@ -51,7 +51,9 @@ class DecoderStep:
             "last_slots": self._last_slots,
             "total_length": self._total_length,
         }
-        for name, array in inputs.items():
+        taken = {value.name for value in session.get_inputs()}
+        for name in taken & set(inputs):
+            array = inputs[name]
             self._binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
         self._binding.bind_ortvalue_output("logits", ort.OrtValue.ortvalue_from_numpy(self._logits))
         for i, layer in enumerate(cache.data):

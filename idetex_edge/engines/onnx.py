@@ -23,25 +23,26 @@ from idetex_edge.errors import EngineError, RequestError
 from idetex_edge.positions import VisionWindows, mrope_rotary, vision_rotary, vision_windows
 from idetex_edge.preprocess import PatchedImage
 
-TARGET: Final = "onnx-cpu"
-"""The export target that this engine runs."""
+TARGETS: Final = ("onnx-cpu", "onnx-standard")
+"""The export targets that this engine runs."""
 
 
 class OnnxEngine:
-    """Runs an `onnx-cpu` bundle. Sessions are made when first used."""
+    """Runs an `onnx-cpu` or `onnx-standard` bundle. Sessions are made when first used."""
 
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
         """Prepare to run a bundle on `threads` CPU threads (None: all physical cores).
 
         Raises EngineError when the bundle is for another target.
         """
-        if bundle.manifest.target != TARGET:
+        if bundle.manifest.target not in TARGETS:
             raise EngineError(
-                f"the onnx:cpu engine runs {TARGET} bundles, this one is for "
-                f"{bundle.manifest.target}; export it for {TARGET}"
+                f"the onnx:cpu engine runs {' and '.join(TARGETS)} bundles, this one is for "
+                f"{bundle.manifest.target}; export it for {TARGETS[0]}"
             )
         self._bundle, self._threads = bundle, threads
         self._text, self._vision = bundle.manifest.text, bundle.manifest.vision
+        self._cache = bundle.manifest.cache
         self._embedding = EmbeddingTable(bundle)
         self._text_rotary = self._rotary(np.zeros((3, 0), np.int64))
 
@@ -103,7 +104,7 @@ class OnnxEngine:
     def start(self, capacity: int) -> Sequence:
         """See `Engine.start`."""
         self._check_room(capacity)
-        return CachedSequence(KvCache(self._text, 1, capacity), 0)
+        return CachedSequence(KvCache(self._text, self._cache, 1, capacity), 0)
 
     def extend(
         self, sequence: Sequence, embeddings: Floats, positions: npt.NDArray[np.int64]
@@ -132,7 +133,7 @@ class OnnxEngine:
             raise RequestError(f"cannot fork into {count} sequences; ask for 1 or more")
         slots = max(capacity, mine.length)
         self._check_room(slots)
-        cache = KvCache(self._text, count, slots)
+        cache = KvCache(self._text, self._cache, count, slots)
         forks: list[Sequence] = []
         for row in range(count):
             cache.copy_row(row, mine.cache, mine.row, mine.length)
@@ -152,7 +153,7 @@ class OnnxEngine:
         if not min(lengths):
             raise RequestError("cannot decode an empty sequence; extend it with a prompt first")
         self._check_room(max(lengths) + 1)
-        cache, first = gather(self._text, mine)
+        cache, first = gather(self._text, self._cache, mine)
         cache.reserve(max(lengths) + 1)
         key = (first, len(mine))
         if key not in cache.steps:

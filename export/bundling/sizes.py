@@ -1,0 +1,81 @@
+"""What a conversion will take, before it starts: files to the byte, and memory."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import onnx_ir as ir
+
+from export.bundling.graphs import EMBEDDING, GRAPHS, Recipe, lowered_graphs
+from export.calibration.plan import LayerPlan, Plan
+from export.graphs.decoder import decoder_graph, embedding_table
+from export.graphs.operators import DOMAIN
+from export.graphs.vision import vision_graph
+from idetex_edge.errors import ExportError
+
+_BASE: Final = 900_000_000
+"""Bytes that Python, torch, transformers and ONNX Runtime take with no model at all; measured."""
+
+_COPIES: Final = 3
+"""How often the largest tensor lies in memory in float32 while it is read, joined and packed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Bytes of each file with weights, and the peak of memory."""
+
+    files: Mapping[str, int]
+    memory: int
+
+    @property
+    def total(self) -> int:
+        """Bytes of all files."""
+        return sum(self.files.values())
+
+
+def sizes_of(recipe: Recipe) -> Sizes:
+    """Describe a recipe's files without reading a weight.
+
+    The peak of memory is while parity is proven: the bundle is loaded, the output matrix in
+    float32 as its kernel wants it, and the checkpoint streams past.
+    """
+    recipe = replace(recipe, plan=supposed(recipe))
+    table = embedding_table(recipe.checkpoint, recipe.precision.embedding)
+    files = {EMBEDDING: table.nbytes}
+    for name, model in lowered_graphs(recipe, table):
+        weights = [value.const_value for value in model.graph.initializers.values()]
+        files[f"{GRAPHS[name]}.data"] = sum(
+            weight.nbytes for weight in weights if weight is not None and weight is not table
+        )
+    text = recipe.checkpoint.text
+    output_matrix = 4 * text.vocab * text.hidden
+    largest = max(output_matrix, 4 * text.intermediate * text.hidden * _COPIES)
+    return Sizes(files, _BASE + sum(files.values()) + output_matrix + largest)
+
+
+def require_space(recipe: Recipe, folder: Path) -> None:
+    """Raise ExportError when the disk has no room for the bundle."""
+    needed, free = sizes_of(recipe).total, shutil.disk_usage(folder).free
+    if needed > free:
+        raise ExportError(
+            f"the bundle takes {needed / 1e9:.2f} GB and {folder.parent} has {free / 1e9:.2f} GB "
+            "free; make room or give another --output"
+        )
+
+
+def supposed(recipe: Recipe) -> Plan:
+    """Give every matrix a step where calibration has not: sizes do not depend on it."""
+    if recipe.plan.layers or not recipe.precision.calibrated:
+        return recipe.plan
+    table = embedding_table(recipe.checkpoint, "float16")
+    models = (vision_graph(recipe.checkpoint), decoder_graph(recipe.checkpoint, table))
+    return Plan({name: LayerPlan(1.0, "", 0.0) for model in models for name in _matrices(model)})
+
+
+def _matrices(model: ir.Model) -> list[str]:
+    linear = [n for n in model.graph if n.domain == DOMAIN and n.op_type == "Linear"]
+    return [node.name or "" for node in linear]

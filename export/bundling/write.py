@@ -1,0 +1,43 @@
+"""Writing what a bundle holds into a folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from export.bundling.graphs import EMBEDDING, GRAPHS, Recipe, lowered_graphs
+from export.graphs.decoder import embedding_table
+from export.graphs.write import Advance, write_graph, write_tensor
+from idetex_edge.bundle import (
+    MANIFEST,
+    TOKENIZER,
+    Bundle,
+    Manifest,
+    file_facts,
+    open_bundle,
+)
+
+
+def write_model(recipe: Recipe, folder: Path, advance: Advance) -> None:
+    """Write tokenizer, embedding table and graphs, with all weights."""
+    shutil.copyfile(recipe.checkpoint.folder / TOKENIZER, folder / TOKENIZER)
+    table = embedding_table(recipe.checkpoint, recipe.precision.embedding)
+    embedding = write_tensor(table, folder, EMBEDDING)
+    for name, model in lowered_graphs(recipe, embedding):
+        write_graph(model, folder, GRAPHS[name], advance)
+
+
+def write_json(path: Path, data: object) -> None:
+    """Write JSON for people to read."""
+    path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def seal(folder: Path, manifest: Manifest) -> Bundle:
+    """Write the manifest over all files that lie in the folder, and open the bundle."""
+    files = {
+        path.name: file_facts(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST
+    }
+    write_json(folder / MANIFEST, replace(manifest, files=files).to_dict())
+    return open_bundle(folder)

@@ -1,0 +1,91 @@
+"""From photographs to a plan (see `export.calibration`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import numpy as np
+
+from export.bundling.graphs import Recipe
+from export.bundling.manifest import describe
+from export.bundling.write import seal, write_model
+from export.calibration.fallback import Agreement, agreement, search
+from export.calibration.layers import choose_layers
+from export.calibration.observe import Observation, observe
+from export.calibration.plan import LayerPlan, Plan
+from export.checkpoint import Checkpoint
+from export.graphs.decoder import decoder_graph, embedding_table
+from export.graphs.vision import vision_graph
+from export.graphs.write import Advance
+from export.parity.answers import Answering
+from export.parity.pictures import Photograph
+from export.parity.reference import Reference
+from export.targets import find_target
+from idetex_edge.bundle import Bundle
+from idetex_edge.engines.onnx import OnnxEngine
+
+_QUICK: Final = ("onnx-cpu", "int8")
+"""What writes the answers that calibration reads: the fastest there is."""
+
+
+def calibrate(
+    recipe: Recipe,
+    reference: Reference,
+    pictures: Sequence[Photograph],
+    steps: int,
+    advance: Advance,
+) -> Plan:
+    """Choose every matrix's form and step for a recipe's target and precision."""
+    with TemporaryDirectory() as place:
+        quick = _quick_bundle(recipe.checkpoint, Path(place), advance)
+        answering = Answering(quick, OnnxEngine(quick))
+        seen = observe(reference, quick, answering, pictures, steps, advance)
+    plan = _choose(recipe.checkpoint, seen, len(pictures), advance)
+
+    def measure(tried: Plan) -> Agreement:
+        with TemporaryDirectory() as place:
+            bundle = runnable(write_bundle(replace(recipe, plan=tried), Path(place), advance))
+            return agreement(Answering(bundle, OnnxEngine(bundle)), seen.reads)
+
+    return search(plan, recipe.precision.limits, measure)
+
+
+def write_bundle(recipe: Recipe, folder: Path, advance: Advance) -> Bundle:
+    """Write a recipe's bundle, without any proof, for use here and now."""
+    write_model(recipe, folder, advance)
+    return seal(folder, describe(recipe, "draft", "onnx-standard", "draft"))
+
+
+def runnable(bundle: Bundle) -> Bundle:
+    """Let ONNX Runtime run what was made for a device that is not here: the graphs are ONNX."""
+    target = bundle.manifest.target
+    if target.startswith("tensorrt"):
+        return replace(bundle, manifest=replace(bundle.manifest, target="onnx-standard"))
+    return bundle
+
+
+def _quick_bundle(checkpoint: Checkpoint, folder: Path, advance: Advance) -> Bundle:
+    target, precision = find_target(*_QUICK)
+    return write_bundle(Recipe(checkpoint, target, precision, Plan()), folder, advance)
+
+
+def _choose(checkpoint: Checkpoint, seen: Observation, pictures: int, advance: Advance) -> Plan:
+    layers: dict[str, LayerPlan] = {}
+    balance: dict[str, list[float]] = {}
+    table = embedding_table(checkpoint, "float16")
+    total = len(seen.inputs)
+    for model in (vision_graph(checkpoint), decoder_graph(checkpoint, table)):
+        for norm, chosen in choose_layers(model, seen):
+            layers.update(chosen.layers)
+            if norm is not None and chosen.factor is not None:
+                balance[norm] = [float(value) for value in chosen.factor]
+            advance("choosing ranges", min(len(layers), total), total)
+    return Plan(layers, balance, _steps(seen.keys), _steps(seen.values), pictures)
+
+
+def _steps(largest: np.ndarray | None) -> list[list[float]]:
+    return [] if largest is None else (largest / 127).tolist()

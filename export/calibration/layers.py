@@ -1,0 +1,90 @@
+"""Each matrix's choices: a balance for those behind a norm, then a step for its input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import onnx_ir as ir
+
+from export.calibration.observe import Inputs, Observation
+from export.calibration.plan import LayerPlan
+from export.calibration.ranges import Product, choose_step
+from export.graphs.operators import DOMAIN
+from export.graphs.rows import Array
+from export.lowering.balancing import readers
+
+STRENGTHS: Final = (0.5, 0.75)
+"""SmoothQuant's alpha: how much of the outliers moves into the weights; none is tried as well."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chosen:
+    """What was decided for the matrices that read one tensor. factor: None where not balanced."""
+
+    layers: Mapping[str, LayerPlan]
+    factor: Array | None
+
+    @property
+    def error(self) -> float:
+        """The sum of all errors."""
+        return sum(layer.error for layer in self.layers.values())
+
+
+def choose_layers(model: ir.Model, seen: Observation) -> Iterator[tuple[str | None, Chosen]]:
+    """Decide for every matrix of a graph (not lowered yet): (norm in front or None, choice)."""
+    weights = {
+        node.name or "": node.inputs[1].const_value
+        for node in model.graph
+        if node.domain == DOMAIN and node.op_type == "Linear" and node.inputs[1] is not None
+    }
+    sizes = {
+        node.name: node.inputs[2].shape.numpy()[0]
+        for node in model.graph
+        if node.op_type == "Norm" and node.inputs[2] is not None and node.inputs[2].shape
+    }
+    behind = {norm: names for norm, names in readers(model).items() if names}
+    alone = set(weights) - {name for names in behind.values() for name in names}
+    groups = [*behind.items(), *((None, [name]) for name in sorted(alone))]
+    for norm, names in groups:
+        inputs = seen.of(names[0])
+        matrices = {name: _array(weights[name]) for name in names}
+        plain = _choose(inputs, matrices, None)
+        options = [plain]
+        if norm is not None:
+            options += [
+                _choose(inputs, matrices, f) for f in _factors(inputs, matrices, sizes[norm])
+            ]
+        yield norm, min(options, key=lambda option: option.error)
+
+
+def _choose(inputs: Inputs, matrices: Mapping[str, Array], factor: Array | None) -> Chosen:
+    seen, weights = inputs, list(matrices.values())
+    if factor is not None:
+        wide = np.tile(factor, inputs.rows.shape[1] // len(factor))
+        rows = inputs.rows / wide
+        # What lies outside the sample is bounded by what lies inside it, as nearly as is known.
+        seen = Inputs(rows, float(np.abs(rows).max()))
+        weights = [weight * wide for weight in weights]
+    step, method, errors = choose_step(seen, [Product.of(seen, weight) for weight in weights])
+    layers = {
+        name: LayerPlan(step, method, error) for name, error in zip(matrices, errors, strict=True)
+    }
+    return Chosen(layers, factor)
+
+
+def _factors(inputs: Inputs, matrices: Mapping[str, Array], size: int) -> Sequence[Array]:
+    """Give a factor [size] for each strength; inputs of several norms side by side share theirs."""
+    columns = np.abs(inputs.rows.reshape(-1, size)).max(axis=0)
+    heights = np.max(
+        [np.abs(weight.reshape(-1, size)).max(axis=0) for weight in matrices.values()], axis=0
+    )
+    columns, heights = (np.maximum(values, 1e-5) for values in (columns, heights))
+    return [(columns**alpha / heights ** (1 - alpha)).astype(np.float32) for alpha in STRENGTHS]
+
+
+def _array(tensor: ir.TensorProtocol | None) -> Array:
+    assert tensor is not None
+    return tensor.numpy()

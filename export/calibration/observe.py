@@ -1,0 +1,132 @@
+"""What the checkpoint's matrices see: inputs sampled while it reads real pictures and answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from export.graphs.rows import Array
+from export.graphs.write import Advance
+from export.parity.answers import Answer, Answering
+from export.parity.pictures import Photograph
+from export.parity.questions import WRITTEN
+from export.parity.reference import Reference
+from idetex_edge.bundle import Bundle
+from idetex_edge.engines.protocol import Floats
+from idetex_edge.errors import ExportError
+from idetex_edge.preprocess import PatchedImage
+
+ROWS: Final = 256
+"""Rows of each matrix's input that are kept, chosen evenly at random from all it sees."""
+
+COMPARED: Final = 4
+"""Pictures of which all answers are read, and kept with their logits for the search in
+`export.calibration.fallback`; of the others one choice is read beside what is written."""
+
+
+@dataclass(slots=True)
+class Inputs:
+    """One matrix's inputs: a sample of rows [.., inputs], and the largest |x| of all of them."""
+
+    rows: Array = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    largest: float = 0.0
+    _keys: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+
+    def add(self, rows: Array, chance: np.random.Generator) -> None:
+        """See more rows: each one seen so far is as likely to be in the sample as any other."""
+        self.largest = max(self.largest, float(np.abs(rows).max()))
+        keys = chance.random(len(rows))
+        if len(self._keys) == ROWS:
+            below = keys < self._keys.max()
+            rows, keys = rows[below], keys[below]
+        joined = np.concatenate([self._keys, keys])
+        together = np.concatenate([self.rows, rows]) if len(self.rows) else rows
+        best = np.argsort(joined)[:ROWS]
+        self.rows, self._keys = together[best].copy(), joined[best]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Read:
+    """A picture with its answers, and what the checkpoint's logits on them are."""
+
+    patched: PatchedImage
+    answers: Sequence[Answer]
+    logits: Sequence[Floats]
+
+
+@dataclass(slots=True)
+class Observation:
+    """All that was seen. keys, values: the largest |x| of the KV cache, [layers, kv heads]."""
+
+    inputs: dict[str, Inputs] = field(default_factory=dict[str, Inputs])
+    keys: Floats | None = None
+    values: Floats | None = None
+    reads: list[Read] = field(default_factory=list[Read])
+
+    def see(self, layer: str, x: torch.Tensor, chance: np.random.Generator) -> None:
+        """Take a matrix's input in: [.., inputs], or pixels [patches, C, T, P, P]."""
+        rows = x.reshape(len(x), -1) if x.ndim == 5 else x.reshape(-1, x.shape[-1])
+        self.inputs.setdefault(layer, Inputs()).add(rows.numpy(), chance)
+
+    def of(self, name: str) -> Inputs:
+        """Find what a matrix saw; a share of a packed one saw what the whole did.
+
+        Raises ExportError when it saw nothing.
+        """
+        for observed in (name, name.rpartition(".")[0]):
+            if observed in self.inputs:
+                return self.inputs[observed]
+        raise ExportError(
+            f"{name} was never reached in calibration; the checkpoint's config is odd"
+        )
+
+
+def observe(
+    reference: Reference,
+    bundle: Bundle,
+    answering: Answering,
+    pictures: Sequence[Photograph],
+    steps: int,
+    advance: Advance,
+) -> Observation:
+    """Let a quick bundle of the checkpoint answer, and the checkpoint itself read the answers.
+
+    So grounding, description and choices are seen as they will be, to the end of the answers.
+    """
+    found, chance = Observation(), np.random.default_rng(0)
+
+    def watch(layer: str, x: torch.Tensor) -> None:
+        found.see(layer, x, chance)
+
+    with reference.watching(watch):
+        for done, picture in enumerate(pictures):
+            advance("calibrating", done, len(pictures))
+            patched = bundle.manifest.preprocessor.patchify(picture.load())
+            features = answering.engine.encode(patched)
+            answers = [answer for answer, _ in answering.answer(patched, features, steps)]
+            if done >= COMPARED:
+                answers = answers[: len(WRITTEN) + 1]
+            logits = [_read(reference, answer, patched, found) for answer in answers]
+            if done < COMPARED:
+                found.reads.append(Read(patched, answers, logits))
+    advance("calibrating", len(pictures), len(pictures))
+    return found
+
+
+def _read(
+    reference: Reference, answer: Answer, patched: PatchedImage, found: Observation
+) -> Floats:
+    reading = reference.read(answer.read, patched, answer.steps)
+    found.keys = _largest(found.keys, reading.keys)
+    found.values = _largest(found.values, reading.values)
+    return reading.logits
+
+
+def _largest(so_far: Floats | None, layers: Sequence[Floats]) -> Floats:
+    now = np.stack([np.abs(layer).max(axis=(1, 2)) for layer in layers])
+    return now if so_far is None else np.maximum(so_far, now)

@@ -1,0 +1,78 @@
+"""`python -m export convert`: the options, and what is told before and after."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from idetex_edge.cli.stages import showing_stages
+
+if TYPE_CHECKING:
+    from export.bundling.sizes import Sizes
+    from export.convert import Conversion
+
+
+def convert(
+    model: Annotated[
+        str, typer.Option(help="Checkpoint folder or hub id: Qwen2-VL or Qwen2.5-VL.")
+    ],
+    output: Annotated[Path, typer.Option(help="Bundle folder to make.")],
+    target: Annotated[str, typer.Option(help="What to make it for.")] = "onnx-cpu",
+    precision: Annotated[str, typer.Option(help="Number format of the weights.")] = "fp32",
+    adapter: Annotated[Path | None, typer.Option(help="LoRA adapter folder to merge in.")] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="Photographs to calibrate with and, others of them, to prove on."),
+    ] = None,
+    ranges: Annotated[
+        Path | None, typer.Option(help="A bundle's calibration.json to use again.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing bundle.")] = False,
+    allow_degraded: Annotated[
+        bool, typer.Option(help="Keep a bundle that fails its proof, and note that it does.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option(help="Only tell what would be made, and what it takes.")
+    ] = False,
+) -> None:
+    """Convert a checkpoint into a bundle and prove that it says the same."""
+    # Imported here: torch and transformers take seconds.
+    from transformers.utils import logging
+
+    from export import convert as converting
+    from export.bundling.sizes import sizes_of
+
+    logging.disable_progress_bar()
+    wanted = converting.Conversion(
+        model=model,
+        output=output,
+        target=target,
+        precision=precision,
+        adapter=adapter,
+        calibration=calibration,
+        ranges=ranges,
+        overwrite=overwrite,
+        allow_degraded=allow_degraded,
+    )
+    if dry_run:
+        typer.echo(_plan(wanted, sizes_of(converting.recipe_of(wanted))))
+        return
+    with showing_stages() as advance:
+        made = converting.convert(wanted, advance)
+    manifest = made.bundle.manifest
+    size = sum(facts.bytes for facts in manifest.files.values())
+    typer.echo(f"{made.bundle.path}: {manifest.family} for {target}, {precision}, {size:,} bytes")
+    for report in made.engines:
+        typer.echo(report)
+    if target.startswith("tensorrt") and not made.engines:
+        typer.echo(f"build its engines on the device: idetex-edge build {made.bundle.path}")
+
+
+def _plan(wanted: Conversion, sizes: Sizes) -> str:
+    lines = [f"{wanted.model} for {wanted.target}, {wanted.precision}, into {wanted.output}"]
+    lines += [f"  {name}: {size / 1e6:,.1f} MB" for name, size in sizes.files.items()]
+    lines.append(f"  together: {sizes.total / 1e6:,.1f} MB on disk")
+    lines.append(f"  memory: about {sizes.memory / 1e9:.1f} GB at its peak")
+    return "\n".join(lines)

@@ -1,0 +1,91 @@
+"""Which matrices differ most from the checkpoint's, each on the inputs that it really sees."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import torch
+
+from export.bundling.graphs import Recipe
+from export.calibration.observe import Observation
+from export.graphs.decoder import decoder_graph, embedding_table
+from export.graphs.operators import DOMAIN
+from export.graphs.rows import Array
+from export.graphs.vision import vision_graph
+from export.graphs.write import Advance
+from export.lowering.emitter import CONTRIB, Emitter
+from export.lowering.matrices import FORMS, Matrix
+from export.parity.pictures import Photograph
+from export.parity.reference import Reference
+from idetex_edge.bundle import Bundle
+from idetex_edge.tokenizer import BundleTokenizer
+from idetex_edge.vocabulary import IMAGE_PAD
+
+WORST: Final = 5
+"""How many are named."""
+
+
+def worst_layers(
+    recipe: Recipe, reference: Reference, bundle: Bundle, picture: Photograph, advance: Advance
+) -> dict[str, float]:
+    """Name the matrices with the largest ||y' - y|| / ||y||, largest first, balance left out."""
+    seen = _see(reference, bundle, picture)
+    precision = recipe.precision
+    table = embedding_table(recipe.checkpoint, "float16")
+    graphs = (
+        (vision_graph(recipe.checkpoint), precision.vision),
+        (decoder_graph(recipe.checkpoint, table), precision.decoder),
+    )
+    matrices = [
+        (node.name or "", node.inputs[1], form)
+        for model, form in graphs
+        for node in model.graph
+        if node.domain == DOMAIN and node.op_type == "Linear"
+    ]
+    errors: dict[str, float] = {}
+    for done, (name, weight, default) in enumerate(matrices):
+        advance("looking for the worst layers", done + 1, len(matrices))
+        assert weight is not None
+        assert weight.const_value is not None
+        form, step = recipe.plan.choose(default, precision, name)
+        errors[name] = _error(form, step, seen.of(name).rows, weight.const_value)
+    worst = sorted(errors, key=lambda name: -errors[name])[:WORST]
+    return {name: errors[name] for name in worst}
+
+
+def _see(reference: Reference, bundle: Bundle, picture: Photograph) -> Observation:
+    patched = bundle.manifest.preprocessor.patchify(picture.load())
+    prompt = bundle.manifest.prompts["grounding"]
+    rows, columns = (side // bundle.manifest.vision.merge for side in patched.grid)
+    text = prompt.head(columns, rows) + IMAGE_PAD * (rows * columns) + prompt.tail()
+    seen = Observation()
+    chance = np.random.default_rng(0)
+
+    def watch(layer: str, x: torch.Tensor) -> None:
+        seen.see(layer, x, chance)
+
+    with reference.watching(watch):
+        reference.read(BundleTokenizer(bundle).encode(text), patched, 1)
+    return seen
+
+
+def _error(form: str, step: float, rows: Array, weight: ir.TensorProtocol) -> float:
+    """Run one matrix in its form, alone, and compare with the plain product."""
+    graph = ir.Graph([], [], nodes=[], name="matrix", opset_imports={"": 24, CONTRIB: 1})
+    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(rows.shape))
+    graph.inputs.append(x)
+    emitter = Emitter(graph)
+    product = FORMS[form](emitter, Matrix("matrix", x, weight, None, step))
+    graph.extend(emitter.nodes)
+    product.name, product.type = "y", ir.TensorType(ir.DataType.FLOAT)
+    graph.outputs.append(product)
+    model = ir.to_proto(ir.Model(graph, ir_version=10)).SerializeToString()
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    (got,) = session.run(None, {"x": np.ascontiguousarray(rows)})
+    expected = rows @ weight.numpy().T
+    return float(np.linalg.norm(got - expected) / max(float(np.linalg.norm(expected)), 1e-12))

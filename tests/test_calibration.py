@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import quiet
+from PIL import Image
+from skimage import data
+
+from export.bundling.graphs import Recipe, lowered_graphs
+from export.calibration.fallback import Agreement, search
+from export.calibration.layers import choose_layers
+from export.calibration.observe import ROWS, Inputs, Observation
+from export.calibration.plan import LayerPlan, Plan
+from export.calibration.ranges import Product, choose_step, proposals
+from export.checkpoint import open_checkpoint
+from export.convert import Conversion, convert
+from export.graphs.decoder import decoder_graph, embedding_table
+from export.targets import WHOLE, find_target
+from idetex_edge.errors import ExportError
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixteen crops of scikit-image's photographs, and a broken file."""
+    folder = tmp_path_factory.mktemp("photos")
+    for name in ("astronaut", "coffee", "rocket", "chelsea"):
+        picture = Image.fromarray(getattr(data, name)())
+        for index in range(4):
+            left, top = 40 * index, 20 * index
+            picture.crop((left, top, left + 168, top + 140)).save(folder / f"{name}-{index}.png")
+    (folder / "broken.png").write_bytes(b"")
+    return folder
+
+
+def seen(rows: np.ndarray) -> Inputs:
+    inputs = Inputs()
+    inputs.add(rows.astype(np.float32), np.random.default_rng(0))
+    return inputs
+
+
+def test_every_row_is_as_likely_to_be_kept() -> None:
+    chance = np.random.default_rng(0)
+    inputs = Inputs()
+    for block in range(20):
+        inputs.add(np.full((100, 1), block, np.float32), chance)
+    assert inputs.rows.shape == (ROWS, 1)
+    assert inputs.largest == 19
+    counts = np.bincount(inputs.rows[:, 0].astype(int), minlength=20)
+    # 12.8 of each are expected; the chance of going beyond these bounds is below 1e-6.
+    assert counts.min() >= 1
+    assert counts.max() <= 35
+
+
+def test_ranges_are_proposed_by_four_methods() -> None:
+    chance = np.random.default_rng(0)
+    normal = chance.normal(size=(256, 64))
+    normal[0, 0] = 50
+    found = proposals(seen(normal))
+    assert set(found) == {"min-max", "percentile", "entropy", "mse"}
+    assert found["min-max"] == 50
+    assert all(0 < limit <= 50 * 1.01 for limit in found.values())
+    assert found["percentile"] < 50
+
+
+def test_the_range_with_the_least_measured_error_is_taken() -> None:
+    chance = np.random.default_rng(0)
+    rows = chance.normal(size=(256, 64))
+    rows[3, 5] = 400
+    weight = chance.normal(size=(8, 64)).astype(np.float32)
+    # The outlier meets weights of nothing: holding it buys nothing and costs all the others.
+    weight[:, 5] = 0
+    inputs = seen(rows)
+    product = Product.of(inputs, weight)
+    step, method, (error,) = choose_step(inputs, [product])
+    assert method != "min-max"
+    assert error == min(product.error(limit / 127) for limit in proposals(inputs).values())
+    assert error < 0.5 * product.error(400 / 127)
+    assert step < 400 / 127
+
+
+def test_inputs_of_zeros_have_a_range() -> None:
+    step, _, (error,) = choose_step(
+        seen(np.zeros((4, 8))), [Product.of(seen(np.zeros((4, 8))), np.ones((2, 8), np.float32))]
+    )
+    assert step > 0
+    assert error == 0
+
+
+def test_outliers_behind_a_norm_are_balanced(tiny_checkpoint: Path) -> None:
+    checkpoint = open_checkpoint(tiny_checkpoint)
+    model = decoder_graph(checkpoint, embedding_table(checkpoint, "float16"))
+    chance = np.random.default_rng(0)
+    found = Observation()
+    for node in model.graph:
+        if node.op_type == "Linear" and node.inputs[1] is not None:
+            size = node.inputs[1].shape.numpy()[1]  # pyright: ignore[reportOptionalMemberAccess]
+            rows = chance.normal(size=(64, size))
+            rows[:, 3] *= 60
+            found.inputs[node.name or ""] = seen(rows)
+    chosen = list(choose_layers(model, found))
+    names = [name for _, choice in chosen for name in choice.layers]
+    assert len(names) == len(set(names)) == 2 * 5
+    for norm, choice in chosen:
+        assert (choice.factor is not None) == (norm is not None)
+        if choice.factor is not None:
+            assert choice.factor[3] > 3 * np.median(choice.factor)
+
+
+def test_balance_changes_no_result(brief_checkpoint: Path, tmp_path: Path) -> None:
+    """The same bundle, balanced by random factors, still equals the checkpoint."""
+    chance = np.random.default_rng(0)
+    factors = {
+        f"text.layers.{i}.{norm}": chance.uniform(0.2, 5, 256).tolist()
+        for i in range(2)
+        for norm in ("input_layernorm", "post_attention_layernorm")
+    }
+    factors["visual.merger.ln_q"] = chance.uniform(0.2, 5, 64).tolist()
+    factors["visual.blocks.0.norm1"] = chance.uniform(0.2, 5, 64).tolist()
+    plan = Plan({"none": LayerPlan(1.0, "", 0.0)}, factors)
+    plan.save(tmp_path / "ranges.json")
+    wanted = Conversion(
+        brief_checkpoint, tmp_path / "out", ranges=tmp_path / "ranges.json", steps=16
+    )
+    made = convert(wanted, quiet).bundle
+    assert json.loads(made.file("parity.json").read_text())["logits_error"] <= 1e-4
+
+
+def test_layers_are_left_in_float_until_the_budget_is_kept() -> None:
+    plan = Plan({f"layer{i}": LayerPlan(0.1, "mse", error=i / 10) for i in range(8)})
+    tried: list[int] = []
+
+    def measure(candidate: Plan) -> Agreement:
+        kept = sum(bool(layer.kept) for layer in candidate.layers.values())
+        tried.append(kept)
+        return Agreement(0.01, 0.99 if kept >= 3 else 0.5, 1.0)
+
+    found = search(plan, WHOLE, measure)
+    assert tried == [0, 1, 2, 4]
+    kept = {name: layer.kept for name, layer in found.layers.items() if layer.kept}
+    assert set(kept) == {"layer7", "layer6", "layer5", "layer4"}
+    assert "its error 0.7000 is number 1 of all" in kept["layer7"]
+    assert "top-1 agreement 0.5000" in kept["layer7"]
+    hopeless = search(plan, WHOLE, lambda _: Agreement(9.0, 0.0, 0.0))
+    assert all(layer.kept for layer in hopeless.layers.values())
+
+
+def test_kept_layers_take_the_fallback_form(tiny_checkpoint: Path) -> None:
+    target, precision = find_target("onnx-standard", "int8")
+    plan = Plan({"a": LayerPlan(0.1, "mse", 0.2), "b": LayerPlan(0.1, "mse", 0.3, kept="why")})
+    assert plan.choose("static_int8", precision, "a") == ("static_int8", 0.1)
+    assert plan.choose("static_int8", precision, "b") == ("float32", 0.1)
+    checkpoint = open_checkpoint(tiny_checkpoint)
+    recipe = Recipe(checkpoint, target, precision, plan)
+    with pytest.raises(ExportError, match="has no calibrated range"):
+        list(lowered_graphs(recipe, embedding_table(checkpoint, "float16")))
+
+
+def test_int8_from_photographs_to_proof_and_its_ranges_again(
+    brief_checkpoint: Path, photos: Path, tmp_path: Path
+) -> None:
+    wanted = Conversion(
+        *(brief_checkpoint, tmp_path / "int8", "onnx-standard", "int8"),
+        calibration=photos,
+        steps=24,
+    )
+    made = convert(wanted, quiet).bundle
+    report = json.loads(made.file("parity.json").read_text())
+    assert report["top1_agreement"] >= 0.98
+    assert report["broken_pictures"] == 1
+    assert len(report["pictures"]) == 4
+    plan = Plan.load(made.file("calibration.json"))
+    assert plan.pictures == 12
+    shown = {name for name in plan.layers if name.startswith("text.layers.1.")}
+    assert {name.rpartition(".")[2] for name in shown} == {
+        *("q_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+    }
+    assert all(layer.step > 0 and layer.error < 0.2 for layer in plan.layers.values())
+    # 8-bit steps of the KV cache: a layer's, for each key-value head.
+    assert np.shape(plan.keys) == np.shape(plan.values) == (2, 2)
+    assert min(map(min, plan.keys)) > 0
+    graph = onnx.load(made.file("decoder.onnx"), load_external_data=False).graph
+    kinds = [node.op_type for node in graph.node]
+    assert kinds.count("QuantizeLinear") >= 2
+    again = replace(
+        wanted,
+        output=tmp_path / "again",
+        calibration=None,
+        ranges=made.file("calibration.json"),
+    )
+    stages: set[str] = set()
+    same = convert(again, lambda stage, done, total: stages.add(stage)).bundle
+    assert "calibrating" not in stages
+    for name in ("vision.onnx.data", "decoder.onnx.data", "calibration.json"):
+        assert same.manifest.files[name] == made.manifest.files[name]
+
+
+def test_calibrations_that_cannot_be_read(brief_checkpoint: Path, tmp_path: Path) -> None:
+    for text in ("", "{}", '{"layers": {"a": {}}}', '{"layers": 3}'):
+        (tmp_path / "ranges.json").write_text(text)
+        with pytest.raises(ExportError, match="cannot read calibration"):
+            Plan.load(tmp_path / "ranges.json")

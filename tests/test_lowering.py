@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_convert import SHAPES
+
+from export.bundling.graphs import Recipe, lowered_graphs
+from export.calibration.plan import LayerPlan, Plan
+from export.checkpoint import open_checkpoint
+from export.graphs.decoder import decoder_graph, embedding_table
+from export.graphs.rows import Array
+from export.graphs.vision import vision_graph
+from export.lowering.balancing import readers
+from export.lowering.emitter import CONTRIB, Emitter
+from export.lowering.matrices import FORMS, Matrix
+from export.targets import TARGETS
+
+LOOPS = {"Scan", "Loop", "NonZero", "If"}
+NEW = {"Attention", "RotaryEmbedding", "RMSNormalization", "TensorScatter", "Gelu"}
+
+
+def graphs(folder: Path, target: str, precision: str) -> dict[str, ir.Model]:
+    """A checkpoint's graphs for a target, every matrix with a step of 0.1."""
+    checkpoint = open_checkpoint(folder)
+    table = embedding_table(checkpoint, "float16")
+    found = TARGETS[target]
+    names = [
+        node.name or ""
+        for model in (vision_graph(checkpoint), decoder_graph(checkpoint, table))
+        for node in model.graph
+        if node.op_type == "Linear"
+    ]
+    plan = Plan({name: LayerPlan(0.1, "min-max", 0.0) for name in names})
+    recipe = Recipe(checkpoint, found, found.precisions[precision], plan)
+    return dict(lowered_graphs(recipe, table))
+
+
+def kinds(model: ir.Model) -> set[str]:
+    return {node.op_type for node in model.graph}
+
+
+@pytest.mark.parametrize("save", SHAPES)
+def test_every_target_and_precision_has_only_its_own_operators(
+    save: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    folder = save(tmp_path / "model")
+    for name, target in TARGETS.items():
+        for precision in target.precisions:
+            for model in graphs(folder, name, precision).values():
+                domains = {node.domain for node in model.graph}
+                assert domains <= ({"", CONTRIB} if name == "onnx-cpu" else {""})
+                assert not kinds(model) & LOOPS
+                if name == "tensorrt-10.3":
+                    assert not kinds(model) & NEW
+
+
+def test_standard_graphs_have_the_native_operators(tiny_checkpoint: Path) -> None:
+    found = graphs(tiny_checkpoint, "onnx-standard", "fp32")
+    assert {"Attention", "RotaryEmbedding", "RMSNormalization"} <= kinds(found["vision"])
+    assert kinds(found["decoder"]) >= NEW - {"Gelu"}
+    for node in found["decoder"].graph:
+        if node.op_type == "Attention":
+            assert len(node.outputs) == 1
+
+
+def test_caches_for_tensorrt_have_one_length(tiny_checkpoint: Path) -> None:
+    decoder = graphs(tiny_checkpoint, "tensorrt-rtx", "fp16")["decoder"]
+    caches = [v for v in (*decoder.graph.inputs, *decoder.graph.outputs) if "_key_" in str(v.name)]
+    assert len(caches) == 4
+    for value in caches:
+        assert value.shape is not None
+        assert value.shape[2] == 2048
+        assert value.dtype == ir.DataType.FLOAT16
+
+
+def test_readers_of_norms(tiny_checkpoint: Path) -> None:
+    checkpoint = open_checkpoint(tiny_checkpoint)
+    found = readers(vision_graph(checkpoint))
+    block = "visual.blocks.0"
+    assert found[f"{block}.norm1"] == [f"{block}.attn.qkv.{share}" for share in range(3)]
+    assert found[f"{block}.norm2"] == [f"{block}.mlp.gate_proj", f"{block}.mlp.up_proj"]
+    assert found["visual.merger.ln_q"] == ["visual.merger.mlp.0"]
+
+
+def run_form(form: str, rows: Array, weight: Array, bias: Array, step: float) -> Array:
+    """Multiply by a matrix of some form, in ONNX Runtime."""
+    graph = ir.Graph([], [], nodes=[], name="one", opset_imports={"": 24, CONTRIB: 1})
+    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(rows.shape))
+    graph.inputs.append(x)
+    emit = Emitter(graph)
+    bias_value = emit.weight(ir.Tensor(bias), "bias")
+    y = FORMS[form](emit, Matrix("m", x, ir.Tensor(weight), bias_value, step))
+    graph.extend(emit.nodes)
+    y.name, y.type = "y", ir.TensorType(ir.DataType.FLOAT)
+    graph.outputs.append(y)
+    model = ir.to_proto(ir.Model(graph, ir_version=10)).SerializeToString()
+    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, {"x": rows})[0])
+
+
+def error(form: str) -> float:
+    """How far a form may be off, relative, on normal numbers."""
+    if form == "float32":
+        return 1e-6
+    if form == "float16":
+        return 2e-3
+    return 0.2 if "int4" in form else 0.03
+
+
+@pytest.mark.parametrize("form", list(FORMS))
+@settings(max_examples=5, deadline=None)
+@given(
+    rows=st.integers(1, 5),
+    inputs=st.sampled_from([16, 32, 64, 96, 128, 160, 256]),
+    outputs=st.sampled_from([16, 32, 80]),
+    seed=st.integers(0, 2**16),
+)
+def test_every_form_multiplies(form: str, rows: int, inputs: int, outputs: int, seed: int) -> None:
+    chance = np.random.default_rng(seed)
+    x, weight, bias = (
+        chance.normal(size=shape).astype(np.float32)
+        for shape in ((rows, inputs), (outputs, inputs), (outputs,))
+    )
+    weight[0] = 0  # A row of zeros has no scale of its own.
+    expected = x @ weight.T + bias
+    got = run_form(form, x, weight, bias, float(np.abs(x).max()) / 127)
+    assert np.linalg.norm(got - expected) <= error(form) * np.linalg.norm(expected)
+    np.testing.assert_allclose(got[:, 0], np.full(rows, bias[0]), atol=1e-2)
+
+
+def test_whole_number_forms_round_as_they_say() -> None:
+    """The static form equals rounding by hand."""
+    chance = np.random.default_rng(1)
+    x, weight = (chance.normal(size=s).astype(np.float32) for s in ((3, 64), (16, 64)))
+    step = 0.02
+    scale = np.abs(weight).max(axis=1, keepdims=True) / 127
+    rounded = np.clip(np.rint(x / np.float32(step)), -128, 127) * step
+    expected = rounded @ (np.rint(weight / scale) * scale).T
+    got = run_form("static_int8", x, weight, np.zeros(16, np.float32), step)
+    np.testing.assert_allclose(got, expected, atol=1e-4)

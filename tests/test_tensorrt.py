@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny
+from attention_probe import builds
+from conftest import quiet, to_bundle
+from edit_json import edit_json
+from test_convert import seven_groups_untied_wide_vision_heads
+
+from export.bundling.graphs import Recipe
+from export.bundling.manifest import describe
+from export.bundling.sizes import supposed
+from export.bundling.write import seal, write_json, write_model
+from export.calibration.plan import Plan
+from export.checkpoint import open_checkpoint
+from export.convert import Conversion, convert
+from export.targets import TARGETS
+from export.tensorrt.engines import build_recipe
+from export.tensorrt.kernels import Attention
+from idetex_edge.bundle import Bundle, open_bundle
+from idetex_edge.engines import load_engine
+from idetex_edge.errors import BundleError, EngineError, ExportError
+from idetex_edge.tensorrt.build import build_engines, load_builder
+from idetex_edge.tensorrt.recipe import BUILD, BuildRecipe, load_recipe
+from idetex_edge.tensorrt.report import EngineReport, read_messages
+
+NANO = Path(__file__).parents[1] / "checkpoints" / "nano"
+
+
+@pytest.fixture
+def rtx() -> object:
+    """TensorRT-RTX, which builds engines without a GPU, where it can be installed."""
+    return pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+
+
+def unproven(model: Path, folder: Path, target: str, precision: str) -> Bundle:
+    """Write a bundle as conversion does, without its proof, every INT8 step the same."""
+    found = TARGETS[target]
+    recipe = Recipe(open_checkpoint(model), found, found.precisions[precision], Plan())
+    recipe = replace(recipe, plan=supposed(recipe))
+    folder.mkdir()
+    write_model(recipe, folder, quiet)
+    manifest = describe(recipe, "model", target, precision)
+    build = build_recipe(recipe, manifest)
+    assert build is not None
+    # TensorRT-RTX reads the graphs for the others too: it is the builder that is to be had here.
+    write_json(folder / BUILD, replace(build, builder="tensorrt_rtx", oldest="1.7").to_dict())
+    return seal(folder, manifest)
+
+
+def built(bundle: Bundle) -> dict[str, EngineReport]:
+    whole, reports = build_engines(bundle, quiet)
+    assert whole.manifest.engines == {"vision": "vision.engine", "decoder": "decoder.engine"}
+    for name in whole.manifest.engines.values():
+        assert whole.file(name).stat().st_size > 10_000
+    return {report.name: report for report in reports}
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8", "int8-weights", "int4"])
+def test_engines_of_nano_have_native_layers(precision: str, tmp_path: Path, rtx: object) -> None:
+    bundle = unproven(NANO, tmp_path / "bundle", "tensorrt-rtx", precision)
+    recipe = load_recipe(bundle)
+    # Pictures up to 224 and 448 pixels square, and up to nano's largest; prefill and decoding.
+    assert [len(engine.profiles) for engine in recipe.engines.values()] == [3, 2]
+    reports = built(bundle)
+    vision, decoder = reports["vision"], reports["decoder"]
+    assert decoder.operators["KV_CACHE_UPDATE"] == 2 * 6
+    assert decoder.operators["ATTENTION_INPUT"] == vision.operators["ATTENTION_INPUT"] == 6
+    assert decoder.operators["ROTARY_EMBEDDING"] == vision.operators["ROTARY_EMBEDDING"] == 2 * 6
+    # A fused attention kernel for each layer of each profile.
+    assert (vision.attention, decoder.attention) == (3 * 6, 2 * 6)
+    assert [len(report.activations) for report in (vision, decoder)] == [3, 2]
+    assert 0 < decoder.weights < 40_000_000
+    matrices = {f"text.layers.{i}.mlp.down_proj" for i in range(6)}
+    fused = matrices <= decoder.int8 and "visual.merger.mlp.2" in vision.int8
+    assert fused == (precision == "int8")
+    assert "working memory" in str(decoder)
+
+
+def one_head_in_windows(folder: Path) -> Path:
+    return tiny.save_qwen2_5_vl(folder)
+
+
+def one_head(folder: Path) -> Path:
+    return tiny.save_qwen2_vl(folder)
+
+
+@pytest.mark.parametrize("target", ["tensorrt-rtx", "tensorrt-10.3"])
+@pytest.mark.parametrize(
+    "save", [one_head_in_windows, one_head, seven_groups_untied_wide_vision_heads]
+)
+def test_odd_shapes_build(
+    save: Callable[[Path], Path], target: str, tmp_path: Path, rtx: object
+) -> None:
+    bundle = unproven(save(tmp_path / "model"), tmp_path / "bundle", target, "fp16")
+    recipe, reports = load_recipe(bundle), built(bundle)
+    lowered = save in (one_head_in_windows, one_head) and target != "tensorrt-10.3"
+    assert list(recipe.spelled_out) == (["PatchAttention"] if lowered else [])
+    native = {report.operators.get("ATTENTION_INPUT", 0) for report in reports.values()}
+    assert (0 in native) == (lowered or target == "tensorrt-10.3")
+
+
+@pytest.mark.parametrize("target", ["tensorrt-11", "tensorrt-10.16"])
+def test_newer_tensorrt_takes_the_very_graphs_that_rtx_builds(
+    brief_checkpoint: Path, target: str, tmp_path: Path
+) -> None:
+    theirs, rtx_own = (
+        unproven(brief_checkpoint, tmp_path / name, name, "fp16").manifest.files
+        for name in (target, "tensorrt-rtx")
+    )
+    for graph in ("vision.onnx", "vision.onnx.data", "decoder.onnx", "decoder.onnx.data"):
+        assert theirs[graph] == rtx_own[graph]
+
+
+@pytest.mark.parametrize(
+    ("heads", "size", "masked"),
+    [
+        *((1, 64, True), (2, 64, True), (4, 80, True), (4, 16, True), (4, 256, False)),
+        *((4, 8, True), (4, 20, True), (4, 264, False), (1, 128, True)),
+    ],
+)
+def test_the_kernels_are_known_before_building(
+    heads: int, size: int, masked: bool, rtx: object
+) -> None:
+    known = Attention("PatchAttention", heads, size).lacks
+    assert builds(heads, size, masked) == (known is None)
+
+
+def test_conversion_builds_engines_here(tmp_path: Path, rtx: object) -> None:
+    model = tiny.ask_briefly(
+        tiny.save_qwen2_5_vl(tmp_path / "model", hidden_size=128, num_heads=2), context=512
+    )
+    made = convert(Conversion(model, tmp_path / "out", "tensorrt-rtx", "fp16", steps=16), quiet)
+    assert set(made.bundle.manifest.engines) == {"vision", "decoder"}
+    assert {report.name for report in made.engines} == {"vision", "decoder"}
+    parity = json.loads(made.bundle.file("parity.json").read_text())
+    assert parity["logits_error"] < 0.02
+    with pytest.raises(EngineError, match="this one is for tensorrt-rtx"):
+        load_engine("onnx", made.bundle)
+
+
+def test_recipes_for_devices_go_without_engines(brief_checkpoint: Path, tmp_path: Path) -> None:
+    bundle = open_bundle(
+        to_bundle(brief_checkpoint, tmp_path / "out", "fp16", target="tensorrt-10.3")
+    )
+    assert not bundle.manifest.engines
+    recipe = load_recipe(bundle)
+    assert (recipe.builder, recipe.oldest) == ("tensorrt", "10.3")
+    prefill, decode = recipe.engines["decoder"].profiles
+    assert prefill["embeddings"] == ((1, 1, 256), (1, 256, 256), (1, 1024, 256))
+    assert decode["rotary_rows"] == ((1, 1), (4, 1), (8, 1))
+    assert decode["past_key_1"] == ((1, 2, 1024, 64), (4, 2, 1024, 64), (8, 2, 1024, 64))
+    with pytest.raises(EngineError, match="run `idetex-edge build` on the device"):
+        build_engines(bundle, quiet)
+    copy = Path(shutil.copytree(bundle.path, tmp_path / "copy"))
+    edit_json(copy / BUILD, {("engines",): 3})
+    with pytest.raises(BundleError, match="copy the bundle again"):
+        open_bundle(copy)
+    for text in ("{}", "[", '{"engines": {"vision": 3}}'):
+        (copy / BUILD).write_text(text)
+        with pytest.raises(BundleError, match="is malformed"):
+            load_recipe(seal(copy, bundle.manifest))
+
+
+def test_machines_that_cannot_build(
+    brief_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = BuildRecipe("tensorrt_rtx", "1.7", {}, {})
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    with pytest.raises(EngineError, match=r"no tensorrt-rtx 1\.7 or newer .*pip install"):
+        load_builder(recipe)
+    with pytest.raises(ExportError, match="pip install"):
+        to_bundle(brief_checkpoint, tmp_path / "out", "fp16", target="tensorrt-rtx")
+    assert list(tmp_path.iterdir()) == []
+
+    class Old:
+        __version__ = "1.6.3"
+
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", Old)
+    with pytest.raises(EngineError, match=r"has tensorrt-rtx 1\.6\.3, and the bundle needs 1\.7"):
+        load_builder(recipe)
+
+
+def test_reports_are_read_from_messages() -> None:
+    messages = [
+        "Total Activation Memory: 100 bytes",
+        "Total Activation Memory: 50 bytes",
+        "Total Weights Memory: 7 bytes",
+        "Name: a.up [profile 1]+a.gate [profile 1]_myl3_7, LayerType: gemm, "
+        "Inputs: [ { Datatype: Int8 }], Constants: [], Outputs: []",
+        "Name: _gemm_mha_v2_myl1_6, LayerType: kgen, Inputs: [ { Datatype: Half }], Outputs: []",
+    ]
+    report = read_messages("decoder", 10, {"KV_CACHE_UPDATE": 4}, messages)
+    assert report.activations == (100, 50)
+    assert (report.weights, report.layers, report.attention) == (7, 2, 1)
+    assert report.int8 == {"a.up", "a.gate"}
+    assert "4 native cache updates" in str(report)
