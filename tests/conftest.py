@@ -4,10 +4,15 @@ from pathlib import Path
 
 import pytest
 import tiny
+from hypothesis import settings
 
 from export.convert import Conversion, convert
 from idetex_edge.bundle import Bundle, open_bundle
 from idetex_edge.engines import Engine, load_engine
+
+# How long an example takes says nothing on a machine that does other work too.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 def quiet(stage: str, done: int, total: int) -> None:

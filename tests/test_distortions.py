@@ -48,7 +48,7 @@ def test_every_distortion_has_trained_and_held_out_causes() -> None:
         assert len(causes_of(distortion, held_out=True)) >= 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**40))
 def test_spoiling_is_deterministic_and_confined_to_its_masks(seed: int) -> None:
     coffee = skimage.data.coffee()[:196, :252].copy()

@@ -4,7 +4,7 @@ import re
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from llguidance import LLTokenizer
 from tiny import tiny_tokenizer
@@ -158,7 +158,6 @@ def walk(name: str, grammar: str, random: Random) -> str:
 
 
 @anyhow
-@settings(deadline=None)
 @given(seed=st.integers(0, 2**32), separator=st.sampled_from("\n "))
 def test_whatever_is_allowed_parses(name: str, seed: int, separator: str) -> None:
     text = walk(name, grounding_grammar(separator=separator), Random(seed))

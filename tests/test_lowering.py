@@ -115,7 +115,7 @@ def error(form: str) -> float:
 
 
 @pytest.mark.parametrize("form", list(FORMS))
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(
     rows=st.integers(1, 5),
     inputs=st.sampled_from([16, 32, 64, 96, 128, 160, 256]),

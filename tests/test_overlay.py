@@ -41,7 +41,7 @@ def contents(folder: Path) -> list[str]:
     st.one_of(st.none(), st.floats(0, 100)),
     st.sampled_from([None, *LEVELS]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_anything_can_be_drawn(
     width: int, height: int, found: list[Distortion], score: float | None, level: str | None
 ) -> None:

@@ -133,7 +133,7 @@ def test_without_windows_patches_keep_their_order() -> None:
 
 
 @given(st.integers(1, 40), st.integers(1, 40))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_windows_are_whole(token_rows: int, token_columns: int) -> None:
     windows = vision_windows(2 * token_rows, 2 * token_columns, **NANO)
     assert sorted(windows.index.tolist()) == list(range(token_rows * token_columns))

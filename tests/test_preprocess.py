@@ -48,7 +48,7 @@ def test_bit_for_bit_what_transformers_gives(
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.sampled_from([28, 32, 48]), st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_sizes_are_those_of_transformers(
     height: int, width: int, factor: int, draw: st.DataObject
 ) -> None:

@@ -66,9 +66,7 @@ def test_sharing_changes_nothing(
                 assert_close(got, tiny_engine.decode([sequence], [token])[0])
 
 
-@settings(
-    deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.builds(
