@@ -26,7 +26,7 @@ TASK_WEIGHTS: Final = {
     "region": 1.0,
     "locate": 0.6,
     "choice": 4.0,
-    "description": 0.35,
+    "description": 0.7,
     "brief": 0.3,
 }
 """What a token of each task's answer weighs in the loss."""
