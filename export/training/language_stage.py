@@ -179,7 +179,7 @@ def train_language(
 
     course.begin(begin)
     generator = torch.Generator()
-    found = RealBatches(real, _REAL_BATCH, rank())
+    found = RealBatches(real if stage.sees else (), _REAL_BATCH, rank())
     for batch in Batches(pool, stage.pixels, rank(), first=course.step):
         packed = _pack(packer, batch, Random(f"{rank()} {course.step}"), stage.mixture)
         generator.manual_seed(course.step * 64 + rank())
@@ -196,7 +196,7 @@ def train_language(
             truth = grade_targets(batch.coverage, batch.severity)
             parts["evidence"] = evidence_loss(sight.evidence, truth, looks_of(batch.pixels))
         _weighted(parts).backward()
-        if stage.sees and found and course.step % _REAL_EVERY == 0:
+        if found and course.step % _REAL_EVERY == 0:
             pixels, examples = found.draw(course.step)
             height, width = pixels.shape[-2:]
             packed = packer.pack(examples, height // CELL, width // CELL)
