@@ -46,6 +46,17 @@ def defocus_gaussian(image: Tensor, radius: float, chance: Chance) -> Tensor:
     return gaussian_blur(image, radius * 0.55)
 
 
+def soft_aperture(image: Tensor, radius: float, chance: Chance) -> Tensor:
+    """An aperture that the lens barrel cuts to an oval, its rim bright or dark."""
+    y, x = _grid(1.15 * radius)
+    turn, squeeze = chance.uniform(0, math.pi), chance.uniform(0.6, 1.0)
+    along = x * math.cos(turn) + y * math.sin(turn)
+    across = (y * math.cos(turn) - x * math.sin(turn)) / squeeze
+    reach = torch.hypot(along, across) / (1.15 * radius)
+    rim = chance.uniform(-0.7, 1.0)
+    return _through(image, (reach <= 1) * (1 + rim * reach.clamp(max=1) ** 2))
+
+
 def _trace(points: Tensor) -> Tensor:
     """Draw a path [n, 2] (y, x in pixels, centred on 0) into a kernel, bilinearly."""
     reach = math.ceil(float(points.abs().max())) + 1
@@ -67,6 +78,21 @@ def linear_motion(image: Tensor, length: float, chance: Chance) -> Tensor:
     along = torch.linspace(-length / 2, length / 2, max(2, round(length * _OVERSAMPLING)))
     path = torch.stack((along * math.sin(angle), along * math.cos(angle)), dim=1)
     return _through(image, _trace(path))
+
+
+def jerky_motion(image: Tensor, length: float, chance: Chance) -> Tensor:
+    """Two straight strokes with a turn between them, the camera resting longer on one."""
+    bend, share = chance.uniform(-2.2, 2.2), chance.uniform(0.3, 0.7)
+    start = chance.uniform(0, 2 * math.pi)
+    strokes: list[Tensor] = []
+    at = torch.zeros(2)
+    for heading, part, density in ((start, share, 1), (start + bend, 1 - share, 2)):
+        steps = max(2, round(length * part * _OVERSAMPLING * density))
+        direction = torch.tensor([math.sin(heading), math.cos(heading)])
+        strokes.append(at + torch.linspace(0, length * part, steps)[:, None] * direction)
+        at = strokes[-1][-1]
+    path = torch.cat(strokes)
+    return _through(image, _trace(path - path.mean(0)))
 
 
 def curved_motion(image: Tensor, length: float, chance: Chance) -> Tensor:

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from export.distortions.chance import Chance
-from export.distortions.filters import from_ycc, to_ycc
+from export.distortions.filters import from_ycc, resize, to_ycc
 
 # ITU-T T.81, annex K: the example luminance and chrominance quantisation tables.
 _LUMA_TABLE = (
@@ -104,6 +104,15 @@ def repeated_jpeg(image: Tensor, quality: float, chance: Chance) -> Tensor:
         again = jpeg(torch.roll(image, shift, (-2, -1)), quality + 4, chance)
         image = torch.roll(again, (-shift[0], -shift[1]), (-2, -1))
     return image
+
+
+def enlarged_jpeg(image: Tensor, quality: float, chance: Chance) -> Tensor:
+    """A JPEG of a smaller picture, enlarged smoothly: blocks larger than 8 px, their rims soft."""
+    height, width = image.shape[-2:]
+    factor = chance.uniform(1.15, 1.6)
+    small = resize(image, round(height / factor), round(width / factor), mode="bilinear")
+    decoded = jpeg(small, quality + 4, chance)
+    return resize(decoded, height, width, mode=chance.choice(("bilinear", "bicubic")))
 
 
 def webp(image: Tensor, quality: float, chance: Chance) -> Tensor:

@@ -4,9 +4,12 @@ import torch
 from torch import Tensor
 
 from export.distortions.chance import Chance
+from export.distortions.compression import jpeg
 from export.distortions.filters import (
+    convolve,
     from_ycc,
     gaussian_blur,
+    resize,
     to_display,
     to_linear,
     to_ycc,
@@ -47,6 +50,33 @@ def sensor(image: Tensor, sigma: float, chance: Chance) -> Tensor:
     read = chance.normal(tuple(image.shape), image)
     rows = chance.normal((image.shape[0], image.shape[1], 1), image)
     return to_display(light + sigma * (0.9 * shot + 0.25 * read + 0.08 * rows))
+
+
+def demosaiced(image: Tensor, sigma: float, chance: Chance) -> Tensor:
+    """Noise of a Bayer sensor, spread by bilinear demosaicing; green is twice as dense."""
+    height, width = image.shape[-2:]
+    mosaic = torch.zeros(3, height, width, device=image.device)
+    mosaic[0, 0::2, 0::2] = mosaic[2, 1::2, 1::2] = 1
+    mosaic[1, 0::2, 1::2] = mosaic[1, 1::2, 0::2] = 1
+    spread = torch.tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]])
+    noise = mosaic * chance.normal((1, height, width), image)
+    return image + 1.3 * sigma * convolve(noise, spread) / convolve(mosaic, spread)
+
+
+def enlarged(image: Tensor, sigma: float, chance: Chance) -> Tensor:
+    """Noise of a smaller picture, grey or coloured, made coarse by enlarging it."""
+    height, width = image.shape[-2:]
+    factor = chance.uniform(1.2, 2.2)
+    shape = (chance.choice((1, 3)), max(2, round(height / factor)), max(2, round(width / factor)))
+    coarse = resize(chance.normal(shape, image), height, width, mode="bicubic")
+    return image + sigma * coarse / coarse.std()
+
+
+def transmitted(image: Tensor, sigma: float, chance: Chance) -> Tensor:
+    """Gaussian noise, grey or coloured, that went through a JPEG good enough to keep most of it."""
+    channels = chance.choice((1, 3))
+    noisy = image + 1.1 * sigma * chance.normal((channels, *image.shape[1:]), image)
+    return jpeg(noisy, chance.uniform(60, 90), chance)
 
 
 def film_grain(image: Tensor, sigma: float, chance: Chance) -> Tensor:

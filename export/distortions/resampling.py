@@ -42,6 +42,23 @@ def haze(image: Tensor, factor: float, chance: Chance) -> Tensor:
     return gaussian_blur(hazy, 0.35 + 0.25 * factor)
 
 
+def diffused(image: Tensor, factor: float, chance: Chance) -> Tensor:
+    """A mist filter or a greasy lens: a wide blur laid over what is sharp, contrast going."""
+    share = min(0.7, 0.2 * factor)
+    wide = gaussian_blur(image, chance.uniform(3, 9))
+    veiled = image * (1 - share) + share * (0.85 * wide + 0.15 * wide.mean())
+    return gaussian_blur(veiled, 0.3 + 0.22 * factor)
+
+
+def resampled_twice(image: Tensor, factor: float, chance: Chance) -> Tensor:
+    """Shrunk in two bilinear steps and enlarged in two, as pictures passed through tools are."""
+    first = chance.uniform(0.4, 0.6)
+    middle = _smaller(image, factor**first)
+    small = resize(resize(image, *middle, mode="bilinear"), *_smaller(image, factor), mode="area")
+    back = resize(small, *middle, mode="bilinear")
+    return resize(back, image.shape[-2], image.shape[-1], mode="bicubic")
+
+
 def waxy(image: Tensor, factor: float, chance: Chance) -> Tensor:
     """A denoiser gone too far: texture smeared, strong edges kept.
 
@@ -75,6 +92,24 @@ def averaged_nearest_upscale(image: Tensor, factor: float, chance: Chance) -> Te
 def decimated(image: Tensor, factor: float, chance: Chance) -> Tensor:
     """Decimated without a filter, then enlarged smoothly: broken, wavy edges."""
     return _there_and_back(image, 1.25 * factor, "nearest", "bilinear")
+
+
+def stretched(image: Tensor, factor: float, chance: Chance) -> Tensor:
+    """Decimated by other factors across and down and repeated: pixels that are not square."""
+    height, width = image.shape[-2:]
+    across, down = chance.uniform(0.7, 1.5) * factor, factor
+    if chance.random() < 0.5:
+        across, down = down, across
+    small = (max(4, round(height / down)), max(4, round(width / across)))
+    return resize(resize(image, *small, mode="nearest"), height, width, mode="nearest")
+
+
+def decimated_twice(image: Tensor, factor: float, chance: Chance) -> Tensor:
+    """Decimated, enlarged by repetition half of the way and smoothly the rest: soft stairs."""
+    height, width = image.shape[-2:]
+    small = resize(image, *_smaller(image, 1.1 * factor), mode="nearest")
+    middle = _smaller(image, (1.1 * factor) ** chance.uniform(0.2, 0.5))
+    return resize(resize(small, *middle, mode="nearest"), height, width, mode="bilinear")
 
 
 def decimated_bicubic(image: Tensor, factor: float, chance: Chance) -> Tensor:

@@ -13,6 +13,21 @@ def oversharpened(image: Tensor, amount: float, chance: Chance) -> Tensor:
     return image + 1.6 * amount * (image - gaussian_blur(image, radius))
 
 
+def wide_halo(image: Tensor, amount: float, chance: Chance) -> Tensor:
+    """Sharpened with a wide radius, in luma or in all channels: broad glowing rims."""
+    detail = image - gaussian_blur(image, chance.uniform(2.6, 5.0))
+    if chance.random() < 0.5:
+        detail = detail.mean(0, keepdim=True)
+    return image + 1.1 * amount * detail
+
+
+def sharpened_twice(image: Tensor, amount: float, chance: Chance) -> Tensor:
+    """Sharpened in the camera and again afterwards, clipped in between: thin doubled rims."""
+    for radius in (chance.uniform(0.7, 1.2), chance.uniform(1.3, 2.2)):
+        image = (image + 0.8 * amount * (image - gaussian_blur(image, radius))).clamp(0, 1)
+    return image
+
+
 def difference_halo(image: Tensor, amount: float, chance: Chance) -> Tensor:
     """A band of middle frequencies boosted: a double halo beside each edge."""
     width = chance.uniform(1.0, 1.8)
