@@ -1,14 +1,23 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+import skimage.data
 import tiny
 from hypothesis import settings
+from PIL import Image
+from tokenizers import Tokenizer
+from transformers import Qwen2_5_VLForConditionalGeneration
 
 from export.convert import Conversion, convert
+from export.student.architecture import PRESETS, configure, create
+from export.student.tokenizer import special_ids, train_tokenizer
+from export.training.train import PROMPTS
 from idetex_edge.bundle import Bundle, open_bundle
 from idetex_edge.engines import Engine, load_engine
+from idetex_edge.prompts import PromptSet
 
 # How long an example takes says nothing on a machine that does other work too.
 settings.register_profile("unhurried", deadline=None)
@@ -70,3 +79,47 @@ def tiny_bundle(tiny_bundle_path: Path) -> Bundle:
 @pytest.fixture(scope="session")
 def tiny_engine(tiny_bundle: Bundle) -> Engine:
     return load_engine("onnx", tiny_bundle, threads=1)
+
+
+@pytest.fixture(scope="session")
+def nano_prompts() -> PromptSet:
+    """Nano's prompts."""
+    return PromptSet.from_dict(json.loads(PROMPTS.read_text()))
+
+
+@pytest.fixture(scope="session")
+def small_tokenizer(nano_prompts: PromptSet) -> Tokenizer:
+    """A small tokenizer with every word of the prompts and levels."""
+    texts = [prompt.system + prompt.question for prompt in nano_prompts.prompts.values()]
+    levels = " bad poor fair good excellent"
+    return train_tokenizer([*texts, levels * 40], words=200)
+
+
+@pytest.fixture(scope="session")
+def random_student(small_tokenizer: Tokenizer) -> Qwen2_5_VLForConditionalGeneration:
+    """Nano's architecture with random weights, and that tokenizer's vocabulary; read only."""
+    config = configure(
+        PRESETS["nano"], special_ids(small_tokenizer), small_tokenizer.get_vocab_size()
+    )
+    return create(config).eval()
+
+
+@pytest.fixture(scope="session")
+def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of photographs with its table of sources; read only."""
+    folder = tmp_path_factory.mktemp("photos")
+    names = {
+        "clean/a/astronaut.png": (skimage.data.astronaut(), ""),
+        "clean/a/chelsea.png": (skimage.data.chelsea(), "0.8"),
+        "clean/cid22/coffee.png": (skimage.data.coffee(), ""),
+        "scored/b/rocket.png": (skimage.data.rocket()[:256, :256], "0.7"),
+        "scored/b/cat.png": (skimage.data.chelsea()[:256, :256], "0.6"),
+    }
+    lines = ["file\tsource\tlicence\tsize\tmos_0_1"]
+    for name, (array, mos) in names.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(array).save(path)
+        lines.append(f"{name}\t{name.split('/')[1]}\tCC0\t\t{mos}")
+    (folder / "SOURCES.tsv").write_text("\n".join(lines) + "\n")
+    return folder

@@ -168,12 +168,20 @@ def significance_choice(truths: Sequence[Truth], random: Random) -> Example | No
     return _choice(random.choice(_MOST), ranked[0], wrong, random)
 
 
-CHOICES: Final = (
-    type_choice,
-    where_choice,
-    what_there_choice,
-    severity_choice,
-    significance_choice,
-)
+CHOICES: Final = {
+    type_choice: 1.0,
+    where_choice: 2.0,
+    what_there_choice: 0.6,
+    severity_choice: 2.0,
+    significance_choice: 0.6,
+}
+"""The kinds of question and how often each is asked: more often what is harder to learn."""
+
+
+def any_choice(truths: Sequence[Truth], random: Random) -> Example | None:
+    """A question of some kind, or None where the picture gives no cause for it."""
+    (make,) = random.choices(tuple(CHOICES), tuple(CHOICES.values()))
+    return make(truths, random)
+
 
 assert set(_GRADES[:3]) == {s.capitalize() for s in SEVERITIES}

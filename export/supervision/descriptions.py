@@ -135,9 +135,9 @@ def full_description(
         found = [t for t in truths if t.type == kind]
         if found:
             lines.append(_kind_text(kind, found, random))
-    lines.append(_verdict_text(truths, looks))
-    lines.append(f"{QUALITY_SENTENCE} {level}.")
-    return Example("description", "\n".join(lines))
+    listed = "\n".join(lines)
+    verdict = f"{_verdict_text(truths, looks)}\n{QUALITY_SENTENCE} {level}."
+    return Example("description", f"{listed}\n{verdict}", stops=(len(listed) + 1,))
 
 
 def brief_description(truths: Sequence[Truth], looks: Appearance, level: str) -> Example:

@@ -6,7 +6,7 @@ from random import Random
 from export.distortions.compose import Truth
 from export.pool.appearance import Appearance
 from export.pool.shards import Record
-from export.supervision import choices
+from export.supervision.choices import any_choice
 from export.supervision.descriptions import brief_description, full_description
 from export.supervision.example import Example
 from export.supervision.grounding import detection, location, region_perception
@@ -46,7 +46,7 @@ def examples_about(
         "grounding": lambda: detection(truths),
         "region": lambda: region_perception(truths, random),
         "locate": lambda: location(truths, random),
-        "choice": lambda: random.choice(choices.CHOICES)(truths, random),
+        "choice": lambda: any_choice(truths, random),
     }
     if mos is not None:
         level = level_of(mos)

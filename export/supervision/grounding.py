@@ -45,9 +45,14 @@ def grounding_text(truths: Sequence[Truth], separator: str) -> str:
     return "\n".join(lines) or NO_DISTORTION
 
 
+def _listing(task: str, truths: Sequence[Truth], separator: str, **fields: str) -> Example:
+    text = grounding_text(truths, separator)
+    return Example(task, text, fields, stops=(len(text) if truths else 0,))
+
+
 def detection(truths: Sequence[Truth]) -> Example:
     """All distortions of the picture."""
-    return Example("grounding", grounding_text(truths, "\n"))
+    return _listing("grounding", truths, "\n")
 
 
 def location(truths: Sequence[Truth], random: Random) -> Example:
@@ -55,7 +60,7 @@ def location(truths: Sequence[Truth], random: Random) -> Example:
     present = sorted({t.type for t in truths})
     kind = random.choice(present if present and random.random() < 0.75 else DISTORTIONS)
     found = [t for t in truths if t.type == kind]
-    return Example("locate", grounding_text(found, "\n"), {"distortion": kind.lower()})
+    return _listing("locate", found, "\n", distortion=kind.lower())
 
 
 def _jitter(box: Box, random: Random) -> Box:
@@ -73,15 +78,17 @@ def _random_box(random: Random) -> Box:
 
 
 def region_perception(truths: Sequence[Truth], random: Random) -> Example:
-    """What affects a region: mostly around a distortion, sometimes anywhere."""
+    """What affects a region: mostly around a distortion, sometimes anywhere.
+
+    People ask about a part of a picture where they see something.
+    """
     dice = random.random()
     if truths and dice < 0.5:
         region = random.choice(truths).box
-    elif truths and dice < 0.75:
+    elif truths and dice < 0.9:
         region = _jitter(random.choice(truths).box, random)
     else:
         region = _random_box(random)
     if region[2] - region[0] < _LEAST_SIDE or region[3] - region[1] < _LEAST_SIDE:
         region = _random_box(random)
-    answer = grounding_text(within(truths, region), " ")
-    return Example("region", answer, {"region": box_text(region)})
+    return _listing("region", within(truths, region), " ", region=box_text(region))

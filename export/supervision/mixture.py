@@ -14,8 +14,8 @@ READING: Final[Mixture] = {
     "grounding": 0.7,
     "region": 2,
     "locate": 1,
-    "choice": 12,
-    "description": 0.1,
+    "choice": 11,
+    "description": 0.3,
     "brief": 0.05,
 }
 """Many short answers: a letter teaches little each, and is the hardest to learn."""
