@@ -10,14 +10,14 @@ code as every bundle. So the difference to a bundle's figures is what its number
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
 
-from idetex_edge import Assessor, IdetexError, RequestError
+from benchmarks.script import run
+from idetex_edge import Assessor, RequestError
 from idetex_edge.cli.evaluate import Bench, Limit, Mos, Output, print_evaluation
 from idetex_edge.cli.options import BundleName, EngineName, Threads, open_assessor
 from idetex_edge.cli.stages import showing_stages
@@ -61,14 +61,5 @@ def _convert(checkpoint: Path, bundle: Path) -> Path:
     return bundle
 
 
-def main() -> None:
-    """Run on the command line's arguments; our own errors become one line and exit code 1."""
-    try:
-        typer.run(accuracy)
-    except IdetexError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
-
-
 if __name__ == "__main__":
-    main()
+    run(accuracy)

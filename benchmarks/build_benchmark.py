@@ -12,7 +12,6 @@ photographs give the same benchmark.
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Annotated, Any, Final
 import typer
 from PIL import Image
 
+from benchmarks.script import run
 from export.distortions.chance import Chance
 from export.distortions.compose import Spoiled, Truth, spoil
 from export.distortions.pictures import to_picture, to_tensor
@@ -34,7 +34,7 @@ from export.supervision.example import Example
 from export.supervision.grounding import region_perception
 from export.supervision.levels import level_of, pseudo_mos
 from export.supervision.truths import loss_of
-from idetex_edge import IdetexError, OutputError, RequestError
+from idetex_edge import OutputError, RequestError
 from idetex_edge.cli.pictures import find_pictures
 from idetex_edge.cli.stages import showing_stages
 from idetex_edge.evaluation.benchmark import IMAGES, METADATA, QUESTIONS, REGIONS
@@ -250,14 +250,5 @@ def build(
     print(f"{output}: {pictures} pictures")
 
 
-def main() -> None:
-    """Run on the command line's arguments; our own errors become one line and exit code 1."""
-    try:
-        typer.run(build)
-    except IdetexError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
-
-
 if __name__ == "__main__":
-    main()
+    run(build)

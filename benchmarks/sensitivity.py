@@ -11,7 +11,6 @@ at every step from original to severe. Photographs are chosen as `build_benchmar
 from __future__ import annotations
 
 import json
-import sys
 from collections import defaultdict
 from pathlib import Path
 from random import Random
@@ -24,10 +23,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.build_benchmark import list_photographs
+from benchmarks.script import run
 from export.distortions.causes import CAUSES
 from export.distortions.chance import Chance
 from export.distortions.pictures import to_picture, to_tensor
-from idetex_edge import Assessor, IdetexError
+from idetex_edge import Assessor
 from idetex_edge.cli.options import BundleName, open_assessor
 from idetex_edge.cli.stages import showing_stages
 from idetex_edge.engines import AUTO
@@ -99,14 +99,5 @@ def sensitivity(
     Console().print(table)
 
 
-def main() -> None:
-    """Run on the command line's arguments; our own errors become one line and exit code 1."""
-    try:
-        typer.run(sensitivity)
-    except IdetexError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
-
-
 if __name__ == "__main__":
-    main()
+    run(sensitivity)

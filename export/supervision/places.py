@@ -58,6 +58,11 @@ def place_of(box: Box) -> str:
     return f"{vertical} {horizontal}".strip() or "center"
 
 
+def names_of(place: str) -> tuple[str, ...]:
+    """All the ways to say a place, without the article."""
+    return _NAMES[place]
+
+
 def name_of(place: str, random: Random) -> str:
     """One of the ways to say a place, without the article."""
     return random.choice(_NAMES[place])
