@@ -13,6 +13,7 @@ from export.lowering.passes import Dialect
 from export.lowering.primitive import PRIMITIVE
 from export.lowering.standard import STANDARD
 from idetex_edge.errors import ExportError
+from idetex_edge.tensorrt.builders import BUILDERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +105,10 @@ TARGETS: Final[Mapping[str, Target]] = {
     #                       dialect    floats builder         oldest   slots  precisions
     "onnx-cpu": Target(FUSED, _FULL, None, "1.24", 0, _ONNX_CPU),
     "onnx-standard": Target(STANDARD, _FULL, None, "1.24", 0, _ONNX_STANDARD),
-    "tensorrt-rtx": Target(STANDARD, _HALF, "tensorrt_rtx", "1.7", 4096, _TENSORRT),
-    "tensorrt-11": Target(STANDARD, _HALF, "tensorrt", "11.0", 4096, _TENSORRT),
-    "tensorrt-10.16": Target(STANDARD, _HALF, "tensorrt", "10.16", 4096, _TENSORRT),
-    "tensorrt-10.3": Target(PRIMITIVE, _HALF, "tensorrt", "10.3", 4096, _TENSORRT),
+    "tensorrt-rtx": Target(STANDARD, _HALF, *BUILDERS["tensorrt-rtx"], 4096, _TENSORRT),
+    "tensorrt-11": Target(STANDARD, _HALF, *BUILDERS["tensorrt-11"], 4096, _TENSORRT),
+    "tensorrt-10.16": Target(STANDARD, _HALF, *BUILDERS["tensorrt-10.16"], 4096, _TENSORRT),
+    "tensorrt-10.3": Target(PRIMITIVE, _HALF, *BUILDERS["tensorrt-10.3"], 4096, _TENSORRT),
 }
 
 

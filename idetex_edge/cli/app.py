@@ -11,6 +11,7 @@ from idetex_edge.cli import views
 from idetex_edge.cli.batch import Result, run_batch
 from idetex_edge.cli.build import build
 from idetex_edge.cli.demo import run_demo
+from idetex_edge.cli.doctor import doctor
 from idetex_edge.cli.evaluate import evaluate
 from idetex_edge.cli.info import print_info
 from idetex_edge.cli.options import (
@@ -199,6 +200,7 @@ def demo(
 app.command()(evaluate)
 app.command()(verify)
 app.command()(build)
+app.command()(doctor)
 
 
 def _corners(region: str) -> list[int]:

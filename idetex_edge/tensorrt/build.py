@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import re
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 from idetex_edge.bundle import Bundle, add_files
 from idetex_edge.errors import EngineError
+from idetex_edge.tensorrt.builders import HOW_TO_GET, is_as_new_as
 from idetex_edge.tensorrt.recipe import BuildRecipe, EngineRecipe, load_recipe
 from idetex_edge.tensorrt.report import EngineReport, operators_of, read_messages
-
-_PACKAGES: Final = {
-    "tensorrt_rtx": "pip install 'idetex-edge[tensorrt]' (any x86 Linux or Windows machine)",
-    "tensorrt": "run `idetex-edge build` on the device, where JetPack or TensorRT has put it",
-}
 
 
 def build_engines(
@@ -50,9 +45,9 @@ def load_builder(recipe: BuildRecipe) -> Any:  # noqa: ANN401 - TensorRT has no 
     except (ImportError, OSError) as error:
         raise EngineError(
             f"this machine has no {package} {recipe.oldest} or newer ({error}): "
-            f"{_PACKAGES.get(recipe.builder, 'install it')}"
+            f"{HOW_TO_GET.get(recipe.builder, 'install it')}"
         ) from None
-    if _version(module.__version__) < _version(recipe.oldest):
+    if not is_as_new_as(module.__version__, recipe.oldest):
         raise EngineError(
             f"this machine has {package} {module.__version__}, and the bundle needs "
             f"{recipe.oldest}; export it for the older version"
@@ -107,7 +102,3 @@ def _log(trt: Any) -> Any:  # noqa: ANN401
                 self.reason = " ".join(message.split())
 
     return Log()
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", text)[:2])
