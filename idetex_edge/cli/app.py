@@ -25,6 +25,7 @@ from idetex_edge.cli.options import (
 from idetex_edge.cli.overlays import place_overlays
 from idetex_edge.cli.pictures import Found, find_pictures
 from idetex_edge.cli.quiet import QuietCommands
+from idetex_edge.cli.serve import serve
 from idetex_edge.cli.verify import verify
 from idetex_edge.engines import AUTO
 from idetex_edge.errors import RequestError
@@ -199,6 +200,7 @@ def demo(
 app.command()(evaluate)
 app.command()(verify)
 app.command()(build)
+app.command()(serve)
 
 
 def _corners(region: str) -> list[int]:
