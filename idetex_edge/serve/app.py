@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 
+from idetex_edge.overlay import COLOURS
 from idetex_edge.serve import told
 from idetex_edge.serve.chat import DEFINITIONS, chat
 from idetex_edge.serve.gate import Gate
@@ -66,21 +68,27 @@ def make_app(assessors: Sequence[GuardedAssessor], settings: Settings) -> FastAP
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def page() -> HTMLResponse:
         """The page for people."""
-        return HTMLResponse(PAGE.read_text(encoding="utf-8"), headers=_PAGE_HEADERS)
+        text = PAGE.read_text(encoding="utf-8").replace("__COLOURS__", json.dumps(COLOURS))
+        return HTMLResponse(text, headers=_PAGE_HEADERS)
 
-    def openapi() -> dict[str, Any]:
-        if not app.openapi_schema:
-            app.openapi_schema = get_openapi(
-                title=app.title,
-                version=app.version,
-                description=app.description,
-                routes=app.routes,
-            )
-            app.openapi_schema["components"]["schemas"] |= DEFINITIONS
-        return app.openapi_schema
-
-    app.openapi = openapi
+    app.openapi = lambda: _described(app)
     return app
+
+
+def _described(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI of this server: without a key, nothing in it asks for one."""
+    if app.openapi_schema is None:
+        routes: dict[str, Any] = {"routes": app.routes, "description": app.description}
+        found = get_openapi(title=app.title, version=app.version, **routes)
+        found["components"]["schemas"] |= DEFINITIONS
+        if app.state.settings.api_key is None:
+            del found["components"]["securitySchemes"]
+            for path in found["paths"].values():
+                for operation in path.values():
+                    operation.pop("security", None)
+                    operation["responses"].pop("401", None)
+        app.openapi_schema = found
+    return app.openapi_schema
 
 
 async def _tell(request: Request, error: Exception) -> JSONResponse:

@@ -150,7 +150,7 @@ class Completion(BaseModel):
     },
     responses={
         404: {"model": told.Failure, "description": "There is no such model."},
-        200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}},
+        200: {"content": {EVENT_STREAM: {}}},
     },
 )
 async def complete(request: Request) -> Response:

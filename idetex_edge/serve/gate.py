@@ -93,6 +93,8 @@ class _Body:
             raise HttpError(
                 408, "slow", f"the request took over {self._settings.deadline:g} s to arrive"
             ) from None
+        if message["type"] == "http.disconnect":
+            raise HttpError(499, "gone", "the client left before its request was there")
         self._note(message)
         if self._read > self._settings.max_body:
             raise _too_large(self._settings)

@@ -91,7 +91,7 @@ async def ask(
         200: {
             "description": "Events `piece` with `index` (of the picture) and `piece`; `done` with "
             "`index` and `description`; `error` with `error`. Or, where `stream` is false, JSON.",
-            "content": {EVENT_STREAM: {"schema": {"type": "string"}}},
+            "content": {EVENT_STREAM: {}},
         }
     },
 )

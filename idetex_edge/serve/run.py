@@ -48,7 +48,7 @@ def serve(
         ) from None
     config = uvicorn.Config(
         make_app(assessors, settings),
-        log_level="warning",
+        log_level="error",
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=int(settings.deadline) + 1,

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from fastapi import Request
 
+from idetex_edge.errors import IdetexError
 from idetex_edge.serve.problems import HttpError, problem_of, too_late
 from idetex_edge.serve.work import GivenUpError, Job, Task, WorkQueue
 
@@ -26,7 +27,9 @@ async def results(request: Request, tasks: Sequence[Task[T]], deadline: float) -
     """
     work: WorkQueue = request.app.state.work
     jobs = work.submit(tasks, deadline)
-    everything = asyncio.gather(*(asyncio.wrap_future(job.result) for job in jobs))
+    everything = asyncio.gather(
+        *(_result(job, f"images[{index}]: " * (len(jobs) > 1)) for index, job in enumerate(jobs))
+    )
     gone = asyncio.ensure_future(_gone(request))
     try:
         await asyncio.wait(
@@ -94,6 +97,14 @@ async def pieces(
     finally:
         gone.cancel()
         work.forget(jobs)
+
+
+async def _result(job: Job[T], where: str) -> T:
+    try:
+        return await asyncio.wrap_future(job.result)
+    except IdetexError as error:
+        problem = problem_of(error)
+        raise HttpError(problem.status, problem.kind, where + problem.message) from error
 
 
 def _later(loop: asyncio.AbstractEventLoop, call: Callable[[Any], None], what: object) -> None:
