@@ -35,7 +35,7 @@ from rich.table import Table
 
 from benchmarks.serving_process import served
 from idetex_edge import Assessor
-from idetex_edge.cli.pictures import find_pictures
+from idetex_edge.pictures import find_pictures
 from idetex_edge.serve.settings import WORKERS
 
 LEAST_SHARE: Final = 0.9
