@@ -96,7 +96,7 @@ def _histogram(scores: Sequence[int]) -> str:
     )
     words = ", ".join(f"{i * width:g}: {count}" for i, count in enumerate(scores) if count)
     return (
-        f'<svg viewBox="-2 0 104 36" role="img" aria-label="Pictures by score: {words}">'
+        f'<svg viewBox="-3 0 107 36" role="img" aria-label="Pictures by score: {words}">'
         f"{bars}{labels}</svg>"
     )
 
