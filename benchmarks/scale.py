@@ -17,7 +17,6 @@ import json
 import math
 import random
 import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from io import BytesIO
@@ -31,10 +30,14 @@ from rich.console import Console
 from rich.table import Table
 
 from idetex_edge import Assessor
+from idetex_edge.batch.dataset import SHARD
 from idetex_edge.image import load_image
 from idetex_edge.pictures import find_pictures
 
-WORKERS: Final = (1, 10, 100, 1000, 10_000)
+WORKERS: Final = (1, 10, 100, 1000)
+PICTURES: Final = 256_000
+"""How many a simulated cluster assesses."""
+
 COUNTS: Final = {"a million": 10**6, "a billion": 10**9}
 
 
@@ -72,6 +75,7 @@ class Run:
 
     workers: int
     ahead: int
+    shard: int
     rate: float
     share_of_cores: float
     store_share: float
@@ -103,21 +107,22 @@ def simulate(
     workers: int,
     *,
     ahead: int,
-    pictures: int = 200,
-    shard: int = 64,
+    shards: int,
+    shard: int,
     deaths: float = 1e-3,
     seed: int = 0,
 ) -> Run:
-    """Let workers of one core each do so many pictures each.
+    """Let workers of one core each take shards of so many pictures until there are none.
 
     ahead: fetches that a worker has under way while it computes; 0 fetches, then computes. deaths:
     chance that a worker dies on a picture; it then does its shard again.
     """
     chance = random.Random(seed)
     store_free = ends = 0.0
-    arriving: list[deque[float]] = [deque() for _ in range(workers)]
-    done, since_shard = [0] * workers, [0] * workers
+    arriving: list[list[float]] = [[] for _ in range(workers)]
+    left = [0] * workers
     events = [(0.0, worker) for worker in range(workers)]
+    waiting = shards
 
     def fetch(now: float) -> float:
         """When a file that is asked for now is there; the store's line is shared."""
@@ -127,6 +132,11 @@ def simulate(
 
     while events:
         now, worker = heapq.heappop(events)
+        if not left[worker]:
+            if not waiting:
+                continue
+            waiting -= 1
+            left[worker] = shard
         line = arriving[worker]
         while len(line) < max(1, ahead):
             line.append(fetch(now))
@@ -134,18 +144,14 @@ def simulate(
         first = min(line)
         line.remove(first)
         now = max(now, first) + stages.worked
-        done[worker] += 1
-        since_shard[worker] = (since_shard[worker] + 1) % shard
-        if chance.random() < deaths:
-            done[worker] -= since_shard[worker]
-            since_shard[worker] = 0
+        left[worker] = shard if chance.random() < deaths else left[worker] - 1
         ends = max(ends, now)
-        if done[worker] < pictures:
-            heapq.heappush(events, (now, worker))
-    rate = workers * pictures / ends
+        heapq.heappush(events, (now, worker))
+    rate = shards * shard / ends
     return Run(
         workers,
         ahead,
+        shard,
         rate,
         rate * stages.worked / workers,
         rate * stages.size / store.bandwidth,
@@ -164,10 +170,8 @@ def main(
     stages = measure(_files(photos, pictures, megapixels))
     store = Store()
     runs = [
-        simulate(
-            stages, store, workers, ahead=ahead, pictures=max(20, min(200, 200_000 // workers))
-        )
-        for ahead in (0, 4)
+        simulate(stages, store, workers, ahead=ahead, shards=PICTURES // shard, shard=shard)
+        for ahead, shard in ((0, SHARD), (4, SHARD), (4, 4 * SHARD), (4, SHARD // 4))
         for workers in WORKERS
     ]
     console = Console()
@@ -178,10 +182,12 @@ def main(
             f"{words}: {count * stages.worked / 3600:,.0f} core hours, "
             f"{count * stages.size / 1e12:,.3f} TB read"
         )
-    table = Table("workers", "fetches ahead", "pictures a second", "of the cores", "of the store")
+    table = Table(
+        "fetches ahead", "shard", "workers", "pictures a second", "of the cores", "of the store"
+    )
     for run in runs:
         shares = (f"{run.share_of_cores:.0%}", f"{run.store_share:.1%}")
-        table.add_row(str(run.workers), str(run.ahead), f"{run.rate:,.1f}", *shares)
+        table.add_row(str(run.ahead), str(run.shard), str(run.workers), f"{run.rate:,.1f}", *shares)
     console.print(table)
     if output is not None:
         figures = {"stages": asdict(stages), "runs": [asdict(run) for run in runs]}

@@ -26,7 +26,7 @@ from idetex_edge.evaluation.files import write_json
 from idetex_edge.image import MAX_PIXELS
 from idetex_edge.pictures import Found, find_pictures
 
-SHARD: Final = 256
+SHARD: Final = 64
 """Pictures in a shard unless told otherwise: what at most is done again when a worker dies."""
 
 LOCAL: Final = "local"
