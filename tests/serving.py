@@ -27,7 +27,7 @@ class HeldAssessor(GuardedAssessor):
         self.begun.set()
         while not self.let_go.wait(0.01):
             try:
-                self._guard.check()
+                self._check()
             except Exception:
                 self.gave_up.set()
                 raise

@@ -4,37 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 from idetex_edge.assessor import Assessor
 from idetex_edge.engines import AUTO
-from idetex_edge.engines.protocol import Engine
 from idetex_edge.hub import bundle_folder
 
 T = TypeVar("T")
+Step = Callable[..., object]
+
+_STEPS: Final = ("encode", "extend", "fork", "decode")
+"""What an engine spends its time in."""
 
 
 def _go_on() -> None:
     pass
-
-
-class GuardedEngine:
-    """Another engine, each of whose methods first calls `check`, which may raise."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.check: Callable[[], None] = _go_on
-
-    def __getattr__(self, name: str) -> object:
-        member = getattr(self._engine, name)
-        if not callable(member):
-            return member
-
-        def step(*arguments: object, **named: object) -> object:
-            self.check()
-            return member(*arguments, **named)
-
-        return step
 
 
 class GuardedAssessor(Assessor):
@@ -51,14 +35,23 @@ class GuardedAssessor(Assessor):
         """See `Assessor`."""
         folder = None if bundle is None else bundle_folder(bundle)
         super().__init__(folder, engine=engine, threads=threads, **limits)
-        self._guard = GuardedEngine(self._engine)
-        self._engine = cast("Engine", self._guard)
+        self._check: Callable[[], None] = _go_on
+        # On the engine itself, which is this Assessor's own: whoever calls it is guarded.
+        for name in _STEPS:
+            setattr(self._engine, name, self._guarded(getattr(self._engine, name)))
 
     def run(self, task: Callable[[Assessor], T], check: Callable[[], None]) -> T:
         """Do a task; `check` is called before every step, and what it raises ends the task."""
-        self._guard.check = check
+        self._check = check
         try:
             check()
             return task(self)
         finally:
-            self._guard.check = _go_on
+            self._check = _go_on
+
+    def _guarded(self, step: Step) -> Step:
+        def checked(*arguments: object, **named: object) -> object:
+            self._check()
+            return step(*arguments, **named)
+
+        return checked
