@@ -35,12 +35,12 @@ from export.supervision.grounding import region_perception
 from export.supervision.levels import level_of, pseudo_mos
 from export.supervision.truths import loss_of
 from idetex_edge import OutputError, RequestError
-from idetex_edge.cli.pictures import find_pictures
 from idetex_edge.cli.stages import showing_stages
 from idetex_edge.evaluation.benchmark import IMAGES, METADATA, QUESTIONS, REGIONS
 from idetex_edge.evaluation.files import write_json
 from idetex_edge.image import load_image
 from idetex_edge.parsing import parse_grounding
+from idetex_edge.pictures import find_pictures
 
 LONGER_SIDE: Final = (336, 960)
 """Pixels; a smaller photograph is left out, because enlarging is a distortion of its own."""

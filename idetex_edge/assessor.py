@@ -310,12 +310,7 @@ class Assessor:
         ]
 
     def _read_description(self, reply: Reply, seen: EncodedImage) -> Description:
-        read = parse_description(self._tokenizer.decode(reply.tokens))
-        return replace(
-            read,
-            distortions=tuple(d.placed(*seen.image.size) for d in read.distortions),
-            key_distortions=tuple(d.placed(*seen.image.size) for d in read.key_distortions),
-        )
+        return parse_description(self._tokenizer.decode(reply.tokens)).placed(*seen.image.size)
 
     def _read_score(self, logits: Floats) -> Score:
         return Score.from_probabilities(_softmax(logits[list(self._tokenizer.level_ids)]))

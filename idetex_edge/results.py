@@ -150,6 +150,14 @@ class Description:
     key_distortions: tuple[Distortion, ...]
     level: str | None
 
+    def placed(self, width: int, height: int) -> Description:
+        """Give all its distortions boxes in pixels of a `width` x `height` picture."""
+        return replace(
+            self,
+            distortions=tuple(d.placed(width, height) for d in self.distortions),
+            key_distortions=tuple(d.placed(width, height) for d in self.key_distortions),
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Give the JSON form."""
         return {

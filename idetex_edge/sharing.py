@@ -39,10 +39,25 @@ def prefill(engine: Engine, stem: Cached, tails: Sequence[Tail]) -> list[Prefill
     A sequence is kept only where an answer is to be written: those decode as one batch, the
     others take up memory one at a time.
     """
-    found: dict[int, Prefilled] = {}
-    capacity = stem.length + max(len(tail.tokens) + tail.room for tail in tails)
+    trie = _Trie(engine, stem, tails)
+    trie.branch(stem, range(len(tails)), 0)
+    return [trie.found[member] for member in range(len(tails))]
 
-    def branch(sequence: Cached, members: Sequence[int], depth: int) -> None:
+
+class _Trie:
+    """The tails behind one stem, prefilled edge by edge."""
+
+    # Not functions inside one another: those hold each other, and so all sequences, until Python
+    # next looks for cycles, which it does by the number of objects and not by their size.
+
+    def __init__(self, engine: Engine, stem: Cached, tails: Sequence[Tail]) -> None:
+        self.found: dict[int, Prefilled] = {}
+        self._engine, self._tails = engine, tails
+        self._capacity = stem.length + max(len(tail.tokens) + tail.room for tail in tails)
+
+    def branch(self, sequence: Cached, members: Sequence[int], depth: int) -> None:
+        """Fork for each run that some of the members go on with."""
+        engine, tails, capacity = self._engine, self._tails, self._capacity
         groups: dict[tuple[int, ...], list[int]] = {}
         for member in members:
             key = tuple(tails[member].tokens[depth : depth + _WORTH_SHARING])
@@ -50,28 +65,27 @@ def prefill(engine: Engine, stem: Cached, tails: Sequence[Tail]) -> list[Prefill
         written = [group for group in groups.values() if any(tails[m].room for m in group)]
         forks = engine.fork(sequence, len(written), capacity) if written else []
         for group, fork in zip(written, forks, strict=True):
-            grow(fork, group, depth)
+            self._grow(fork, group, depth)
         for group in groups.values():
             if group not in written:
-                grow(engine.fork(sequence, 1, capacity)[0], group, depth)
+                self._grow(engine.fork(sequence, 1, capacity)[0], group, depth)
 
-    def grow(sequence: Cached, members: Sequence[int], depth: int) -> None:
+    def _grow(self, sequence: Cached, members: Sequence[int], depth: int) -> None:
+        """Feed what the members have in common, and branch where they part."""
+        engine, tails, capacity = self._engine, self._tails, self._capacity
         run = _common([tails[member].tokens[depth:] for member in members])
         logits = feed(engine, sequence, run)
         end = depth + len(run)
         ended = [m for m in members if len(tails[m].tokens) == end]
         longer = [m for m in members if len(tails[m].tokens) > end]
         if longer:
-            branch(sequence, longer, end)
-        found.update((member, Prefilled(logits, None)) for member in ended)
+            self.branch(sequence, longer, end)
+        self.found.update((member, Prefilled(logits, None)) for member in ended)
         if written := [m for m in ended if tails[m].room]:
             alone = len(members) == 1
             copies = [sequence] if alone else engine.fork(sequence, len(written), capacity)
             for member, copy in zip(written, copies, strict=True):
-                found[member] = Prefilled(logits, copy)
-
-    branch(stem, range(len(tails)), 0)
-    return [found[member] for member in range(len(tails))]
+                self.found[member] = Prefilled(logits, copy)
 
 
 def _common(runs: Sequence[list[int]]) -> list[int]:

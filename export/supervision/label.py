@@ -11,8 +11,8 @@ from typing import Any
 
 from export.supervision.vida import CONVERSATIONS, IMAGES, METADATA
 from idetex_edge import Assessor, Description, Distortion, Score
-from idetex_edge.cli.pictures import find_pictures
 from idetex_edge.errors import ExportError, ImageError, OutputError
+from idetex_edge.pictures import find_pictures
 
 _DESCRIBE = "<image>\nPlease evaluate the image quality in detail and provide your reasons."
 

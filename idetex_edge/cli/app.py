@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
+from idetex_edge.batch.folder import assess_to_table
+from idetex_edge.batch.tables import check_table
 from idetex_edge.cli import views
-from idetex_edge.cli.batch import Result, run_batch
+from idetex_edge.cli.batch import batch
 from idetex_edge.cli.build import build
 from idetex_edge.cli.demo import run_demo
 from idetex_edge.cli.doctor import doctor
@@ -24,13 +26,16 @@ from idetex_edge.cli.options import (
     open_assessor,
 )
 from idetex_edge.cli.overlays import place_overlays
-from idetex_edge.cli.pictures import Found, find_pictures
+from idetex_edge.cli.printing import Result, print_each
 from idetex_edge.cli.quiet import QuietCommands
+from idetex_edge.cli.serve import serve
+from idetex_edge.cli.stages import showing_stages
 from idetex_edge.cli.verify import verify
 from idetex_edge.engines import AUTO
 from idetex_edge.errors import RequestError
 from idetex_edge.image import MAX_PIXELS
 from idetex_edge.overlay import save_image_atomically
+from idetex_edge.pictures import Found, find_pictures
 from idetex_edge.requests import choice_request, locate_request
 
 app = typer.Typer(
@@ -53,6 +58,16 @@ def assess(
             help="Write the picture with what was found drawn onto it; a folder for several."
         ),
     ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a table instead of printing: .parquet, .jsonl or .csv. A stopped run given "
+            "the same one goes on where it was."
+        ),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="With --output: write an HTML page about the table.")
+    ] = None,
     bundle: BundleName = None,
     engine: EngineName = AUTO,
     threads: Threads = None,
@@ -60,6 +75,17 @@ def assess(
 ) -> None:
     """Score, distortions and a description of each picture."""
     pictures = find_pictures(paths)
+    if report is not None and output is None:
+        raise RequestError("--report is about a table; give --output too")
+    if output is not None:
+        if overlay is not None or as_json:
+            raise RequestError("--output excludes --overlay and --json; leave them out")
+        check_table(output)
+        assessor = open_assessor(bundle, engine, threads, max_pixels)
+        with showing_stages() as advance:
+            failed = assess_to_table(assessor, pictures, output, report=report, advance=advance)
+        typer.echo(f"written to {output}" + (f"; {failed} pictures failed" if failed else ""))
+        raise typer.Exit(int(failed > 0))
     places = {} if overlay is None else place_overlays(overlay, pictures)
     assessor = open_assessor(bundle, engine, threads, max_pixels)
 
@@ -75,7 +101,7 @@ def assess(
         view = views.assessment_view(picture.path, assessment, assessor.engine, place)
         return Result(data, view)
 
-    run_batch(pictures, as_json, judge)
+    print_each(pictures, as_json, judge)
 
 
 @app.command()
@@ -94,7 +120,7 @@ def score(
         found = assessor.score(picture.path)
         return Result(found.to_dict(), views.score_line(picture.path, found.score, found.level))
 
-    run_batch(find_pictures(paths), as_json, judge)
+    print_each(find_pictures(paths), as_json, judge)
 
 
 @app.command()
@@ -127,7 +153,7 @@ def ground(
         data = {"distortions": [distortion.to_dict() for distortion in found]}
         return Result(data, views.distortions_view(picture.path, seen.image.size, found))
 
-    run_batch(find_pictures(paths), as_json, judge)
+    print_each(find_pictures(paths), as_json, judge)
 
 
 @app.command()
@@ -153,7 +179,7 @@ def ask(
         answer = assessor.ask(picture.path, question, choices)
         return Result(answer.to_dict(), views.answer_view(picture.path, choices, answer))
 
-    run_batch(find_pictures(paths), as_json, judge)
+    print_each(find_pictures(paths), as_json, judge)
 
 
 @app.command()
@@ -175,7 +201,7 @@ def describe(
             return Result(assessor.describe(seen).to_dict(), view)
         return Result({}, view, views.readable(assessor.describe(seen, stream=True)))
 
-    run_batch(find_pictures(paths), as_json, judge)
+    print_each(find_pictures(paths), as_json, judge)
 
 
 @app.command()
@@ -201,6 +227,8 @@ app.command()(evaluate)
 app.command()(verify)
 app.command()(build)
 app.command()(doctor)
+app.command()(serve)
+app.command()(batch)
 
 
 def _corners(region: str) -> list[int]:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from idetex_edge.assessor import Assessor
 from idetex_edge.boxes import overlap
-from idetex_edge.cli.batch import print_view
+from idetex_edge.cli.printing import print_view
 from idetex_edge.cli.views import box_text, distortion_table, score_line
 from idetex_edge.errors import RequestError
 from idetex_edge.overlay import save_image_atomically

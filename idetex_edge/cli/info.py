@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 
 from idetex_edge.assessor import Assessor
-from idetex_edge.cli.batch import print_json, print_view
+from idetex_edge.cli.printing import print_json, print_view
 from idetex_edge.cli.views import facts_table
 
 

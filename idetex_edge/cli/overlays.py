@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 
-from idetex_edge.cli.pictures import Found
 from idetex_edge.errors import OutputError
+from idetex_edge.pictures import Found
 
 
 def place_overlays(target: Path, pictures: Sequence[Found]) -> dict[Found, Path]:

@@ -8,7 +8,6 @@ from typing import Any, TypeAlias
 
 from idetex_edge.assessor import Assessor
 from idetex_edge.evaluation.benchmark import Benchmark, Picture, Question, Region
-from idetex_edge.evaluation.journal import Journal
 from idetex_edge.evaluation.opinions import Opinion
 from idetex_edge.evaluation.submission import (
     Submission,
@@ -17,6 +16,7 @@ from idetex_edge.evaluation.submission import (
     question_record,
     region_record,
 )
+from idetex_edge.journal import Journal
 
 Advance: TypeAlias = Callable[[str, int, int], None]
 """Called with a stage's name, how much of it is done, and how much there is."""

@@ -13,9 +13,9 @@ from idetex_edge.evaluation.answering import Advance, answer_benchmark, score_ph
 from idetex_edge.evaluation.benchmark import METADATA, QUESTIONS, REGIONS, open_benchmark
 from idetex_edge.evaluation.correlation import Correlation, correlate, correlate_by_prefix
 from idetex_edge.evaluation.files import write_json
-from idetex_edge.evaluation.journal import Journal
 from idetex_edge.evaluation.opinions import read_opinions
 from idetex_edge.evaluation.scoring import Scores, score
+from idetex_edge.journal import Journal
 
 SCORES: Final = "scores.json"
 """The file of all figures, beside the challenge's three."""

@@ -1,8 +1,9 @@
-"""What an interrupted evaluation had done: one line of JSON for each finished picture."""
+"""What interrupted work had done: one line of JSON for each finished picture."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +16,7 @@ Result: TypeAlias = dict[str, Any]
 
 
 class Journal:
-    """Results by name, kept on disk from the moment they are added.
+    """Results by name, kept on disk from the moment they are added, and only there.
 
     A line that a kill cut short is dropped and its picture done again.
     """
@@ -28,24 +29,38 @@ class Journal:
         """
         self._path = path
         first = {"made_with": dict(made_with)}
+        self._places: dict[str, int] = {}
+        """Where in the file each result's line begins."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("a+b")
-            self._file.seek(0)
-            whole, _, _ = self._file.read().rpartition(b"\n")
-            lines = [json.loads(line) for line in whole.splitlines()]
-            self._file.truncate(len(whole) + 1 if whole else 0)
-            if not lines:
+            begun_with = self._read()
+            if begun_with is None:
                 self._write(first)
         except (OSError, ValueError) as error:
             raise OutputError(f"cannot use {path}: {error}; delete it or change --output") from None
-        if lines and lines[0] != first:
+        if begun_with not in (None, first):
             self._file.close()
             raise OutputError(
                 f"{path} was begun with another bundle, engine or benchmark; "
                 "delete it or give another --output"
             )
-        self._results: dict[str, Result] = {line["name"]: line["result"] for line in lines[1:]}
+
+    def _read(self) -> Result | None:
+        """Note all whole lines, drop what follows them, and return the first."""
+        self._file.seek(0)
+        first, place = None, 0
+        for line in self._file:
+            if not line.endswith(b"\n"):
+                self._file.truncate(place)
+                break
+            read: Result = json.loads(line)
+            if place == 0:
+                first = read
+            else:
+                self._places[read["name"]] = place
+            place += len(line)
+        return first
 
     def __enter__(self) -> Journal:
         return self
@@ -59,19 +74,22 @@ class Journal:
         self._file.close()
 
     def __contains__(self, name: str) -> bool:
-        return name in self._results
+        return name in self._places
 
     def __getitem__(self, name: str) -> Result:
-        return self._results[name]
+        self._file.seek(self._places[name])
+        return json.loads(self._file.readline())["result"]
 
     def add(self, name: str, result: Result) -> None:
         """Keep a result; raises OutputError when the disk refuses it."""
         try:
-            self._write({"name": name, "result": result})
+            self._places[name] = self._write({"name": name, "result": result})
         except OSError as error:
             raise OutputError(f"cannot write {self._path}: {error}; free some space") from None
-        self._results[name] = result
 
-    def _write(self, line: Result) -> None:
+    def _write(self, line: Result) -> int:
+        """Append a line; returns where it begins."""
+        place = self._file.seek(0, os.SEEK_END)
         self._file.write(json.dumps(line).encode() + b"\n")
         self._file.flush()
+        return place

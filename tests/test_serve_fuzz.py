@@ -1,0 +1,30 @@
+"""Whatever is sent, the server answers, never with a 500, and goes on answering."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+
+import httpx
+import pytest
+from prompted import with_prompts
+from serving import serving
+
+from benchmarks.serving_fuzz import fuzz
+from idetex_edge.serve.guarded import GuardedAssessor
+from idetex_edge.serve.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def server(tiny_bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
+    bundle = with_prompts(tiny_bundle_path, tmp_path_factory.mktemp("fuzz") / "nano", "nano", 400)
+    assessors = [GuardedAssessor(bundle, threads=1, max_pixels=10**6) for _ in range(2)]
+    with serving(assessors, Settings(deadline=20)) as address:
+        yield address
+
+
+def test_two_hundred_wrong_requests(server: str) -> None:
+    statuses = fuzz(server, 200, seed=1)
+    assert set(statuses) <= {0, 200, 400, 404, 405, 408, 413, 415, 422, 499}
+    assert statuses[200] >= 5, "some requests must get through"
+    assert httpx.get(f"{server}/readyz").status_code == 200
