@@ -48,10 +48,10 @@ def calibrate(
 
     def measure(tried: Plan) -> Agreement:
         with TemporaryDirectory() as place:
-            bundle = runnable(write_bundle(replace(recipe, plan=tried), Path(place), advance))
+            bundle = runnable(write_bundle(replace(recipe, plan=tried), Path(place), _quietly))
             return agreement(Answering(bundle, OnnxEngine(bundle)), seen.reads)
 
-    return search(plan, recipe.precision.limits, measure)
+    return search(plan, recipe.precision.limits, measure, advance)
 
 
 def write_bundle(recipe: Recipe, folder: Path, advance: Advance) -> Bundle:
@@ -68,6 +68,10 @@ def runnable(bundle: Bundle) -> Bundle:
     return bundle
 
 
+def _quietly(stage: str, done: int, total: int) -> None:
+    """Report nothing: what a search tries has no bar of its own."""
+
+
 def _quick_bundle(checkpoint: Checkpoint, folder: Path, advance: Advance) -> Bundle:
     target, precision = find_target(*_QUICK)
     return write_bundle(Recipe(checkpoint, target, precision, Plan()), folder, advance)
@@ -79,10 +83,10 @@ def _choose(checkpoint: Checkpoint, seen: Observation, pictures: int, advance: A
     table = embedding_table(checkpoint, "float16")
     total = len(seen.inputs)
     for model in (vision_graph(checkpoint), decoder_graph(checkpoint, table)):
-        for norm, chosen in choose_layers(model, seen):
+        for source, chosen in choose_layers(model, seen):
             layers.update(chosen.layers)
-            if norm is not None and chosen.factor is not None:
-                balance[norm] = [float(value) for value in chosen.factor]
+            if source is not None and chosen.factor is not None:
+                balance[source] = [float(value) for value in chosen.factor]
             advance("choosing ranges", min(len(layers), total), total)
     return Plan(layers, balance, _steps(seen.keys), _steps(seen.values), pictures)
 

@@ -36,7 +36,8 @@ class LayerPlan:
 class Plan:
     """A checkpoint's calibration.
 
-    layers: by the matrix's name. balance: by norm, the factors its outputs are divided by. keys,
+    layers: by the matrix's name. balance: by source (see
+    `export.lowering.balancing`), the factors its outputs are divided by. keys,
     values: the KV cache's 8-bit steps, [layers][kv heads]. pictures: how many were seen.
     """
 
