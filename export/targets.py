@@ -66,6 +66,11 @@ class Target:
     slots: int
     precisions: Mapping[str, Precision]
 
+    @property
+    def half(self) -> bool:
+        """Whether it computes in FP16."""
+        return self.floats == ir.DataType.FLOAT16
+
 
 EXACT: Final = Limits(1e-4, 0.999999, 0.99, 0.99)
 HALF: Final = Limits(0.02, 0.999, 0.98, 0.95)

@@ -69,17 +69,25 @@ class Read:
 
 @dataclass(slots=True)
 class Observation:
-    """All that was seen. keys, values: the largest |x| of the KV cache, [layers, kv heads]."""
+    """All that was seen.
+
+    inputs: of each matrix. outputs: the largest |x| of each one's. keys, values: the largest |x| of
+    the KV cache, [layers, kv heads].
+    """
 
     inputs: dict[str, Inputs] = field(default_factory=dict[str, Inputs])
+    outputs: dict[str, float] = field(default_factory=dict[str, float])
     keys: Floats | None = None
     values: Floats | None = None
     reads: list[Read] = field(default_factory=list[Read])
 
-    def see(self, layer: str, x: torch.Tensor, chance: np.random.Generator) -> None:
-        """Take a matrix's input in: [.., inputs], or pixels [patches, C, T, P, P]."""
+    def see(
+        self, layer: str, x: torch.Tensor, y: torch.Tensor, chance: np.random.Generator
+    ) -> None:
+        """Take in a matrix's input, [.., inputs] or pixels [patches, C, T, P, P], and output."""
         rows = x.reshape(len(x), -1) if x.ndim == 5 else x.reshape(-1, x.shape[-1])
         self.inputs.setdefault(layer, Inputs()).add(rows.numpy(), chance)
+        self.outputs[layer] = max(self.outputs.get(layer, 0.0), float(y.abs().max()))
 
     def of(self, name: str) -> Inputs:
         """Find what a matrix saw; a share of a packed one saw what the whole did.
@@ -108,8 +116,8 @@ def observe(
     """
     found, chance = Observation(), np.random.default_rng(0)
 
-    def watch(layer: str, x: torch.Tensor) -> None:
-        found.see(layer, x, chance)
+    def watch(layer: str, x: torch.Tensor, y: torch.Tensor) -> None:
+        found.see(layer, x, y, chance)
 
     with reference.watching(watch):
         for done, picture in enumerate(pictures):

@@ -77,8 +77,8 @@ def _see(reference: Reference, bundle: Bundle, picture: Photograph) -> Observati
     seen = Observation()
     chance = np.random.default_rng(0)
 
-    def watch(layer: str, x: torch.Tensor) -> None:
-        seen.see(layer, x, chance)
+    def watch(layer: str, x: torch.Tensor, y: torch.Tensor) -> None:
+        seen.see(layer, x, y, chance)
 
     with reference.watching(watch):
         reference.read([Answer("grounding", head, tokenizer.encode(prompt.tail()), [])], patched)

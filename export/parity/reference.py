@@ -36,8 +36,8 @@ _MODELS: Final[dict[str, type[PreTrainedModel]]] = {
 _TOGETHER: Final = 1024
 """The most tokens behind a picture that are read in one pass; attention grows with their square."""
 
-Watch = Callable[[str, torch.Tensor], None]
-"""Called with a layer's name (as in the checkpoint) and its input, [.., inputs]."""
+Watch = Callable[[str, torch.Tensor, torch.Tensor], None]
+"""Called with a layer's name (as in the checkpoint), its input [.., inputs] and its output."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,12 +129,12 @@ class Reference:
 
     @contextmanager
     def watching(self, watch: Watch) -> Generator[None]:
-        """Show every matrix's inputs meanwhile."""
+        """Show every matrix's inputs and outputs meanwhile."""
         hooks: list[Any] = []
         for name, module in self._model.named_modules():
             if isinstance(module, torch.nn.Linear | torch.nn.Conv3d) and name != "lm_head":
                 layer = our_name(f"{name}.weight").removesuffix(".weight")
-                hooks.append(module.register_forward_pre_hook(_watching(watch, layer)))
+                hooks.append(module.register_forward_hook(_watching(watch, layer)))
         try:
             yield
         finally:
@@ -203,8 +203,8 @@ class _Remembering:
         return copy.copy(self._last[1])
 
 
-def _watching(watch: Watch, layer: str) -> Callable[[torch.nn.Module, Any], None]:
-    def hook(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        watch(layer, inputs[0])
+def _watching(watch: Watch, layer: str) -> Callable[[torch.nn.Module, Any, Any], None]:
+    def hook(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        watch(layer, inputs[0], output)
 
     return hook
