@@ -48,6 +48,10 @@ convert(wanted, lambda *_: None)
 """
 """A conversion whose proof compares answers of 32 tokens: random weights never end one."""
 
+_BRANCH_ENDS: Final = ("o_proj.weight", "attn.proj.weight", "down_proj.weight", "fc2.weight")
+"""The matrices that end a residual branch: at the start of training they are made so much smaller
+that all branches together weigh as much as one, and a layer's error stays the part that it is."""
+
 _SHARD: Final = 400_000_000
 _VISION: Final = {"depth": 32, "embed_dim": 1280, "num_heads": 16, "mlp_ratio": 4, "patch_size": 14}
 _TEXT: Final[dict[str, dict[str, Any]]] = {
@@ -138,9 +142,9 @@ def _make(shape: str, folder: Path) -> None:
     shard: dict[str, torch.Tensor] = {}
     shapes = _shapes(shape)
     for name, size in shapes.items():
-        spread = 1.0 if len(size) == 1 and "norm" in name else 0.0
-        values = torch.randn(size, generator=chance) * 0.02
-        shard[name] = (values + spread).to(torch.bfloat16)
+        middle = 1.0 if len(size) == 1 and "norm" in name else 0.0
+        values = torch.randn(size, generator=chance) * _spread(name, shape)
+        shard[name] = (values + middle).to(torch.bfloat16)
         file = f"model-{len(set(index.values())):05d}.safetensors"
         total = sum(tensor.nbytes for tensor in shard.values())
         if total > _SHARD or name == list(shapes)[-1]:
@@ -148,6 +152,12 @@ def _make(shape: str, folder: Path) -> None:
             index |= dict.fromkeys(shard, file)
             shard = {}
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+
+
+def _spread(name: str, shape: str) -> float:
+    """Give the standard deviation of a tensor's weights."""
+    depth = _VISION["depth"] if ".visual." in name else _TEXT[shape]["num_hidden_layers"]
+    return 0.02 / (2 * depth) ** 0.5 if name.endswith(_BRANCH_ENDS) else 0.02
 
 
 class _Shapes:

@@ -29,6 +29,10 @@ def convert(
     ranges: Annotated[
         Path | None, typer.Option(help="A bundle's calibration.json to use again.")
     ] = None,
+    bench: Annotated[
+        Path | None,
+        typer.Option(help="Benchmark folder (as for `idetex-edge evaluate`): no score may fall."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing bundle.")] = False,
     allow_degraded: Annotated[
         bool, typer.Option(help="Keep a bundle that fails its proof, and note that it does.")
@@ -53,6 +57,7 @@ def convert(
         adapter=adapter,
         calibration=calibration,
         ranges=ranges,
+        bench=bench,
         overwrite=overwrite,
         allow_degraded=allow_degraded,
     )
@@ -64,6 +69,8 @@ def convert(
     manifest = made.bundle.manifest
     size = sum(facts.bytes for facts in manifest.files.values())
     typer.echo(f"{made.bundle.path}: {manifest.family} for {target}, {precision}, {size:,} bytes")
+    for name, why in made.kept.items():
+        typer.echo(f"in float: {name}, {why}")
     for report in made.engines:
         typer.echo(report)
     if target.startswith("tensorrt") and not made.engines:

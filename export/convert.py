@@ -6,7 +6,7 @@ error leaves nothing behind; what a killed run had finished is taken up by the n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -16,7 +16,7 @@ from export.bundling.graphs import Recipe
 from export.bundling.manifest import describe
 from export.bundling.sizes import require_space
 from export.bundling.write import seal, write_json, write_model
-from export.calibration.calibrate import calibrate, runnable
+from export.calibration.calibrate import calibrate
 from export.calibration.plan import CALIBRATION, Plan
 from export.checkpoint import open_checkpoint
 from export.graphs.write import Advance
@@ -25,19 +25,21 @@ from export.parity.layers import worst_layers
 from export.parity.measure import measure_parity
 from export.parity.pictures import Photographs, photographs
 from export.parity.reference import Reference
-from export.parity.report import Parity
+from export.parity.scoreboard import measure_scoreboard
 from export.targets import find_target
 from export.tensorrt.engines import BUILT_HERE, build_recipe, require_builder
 from idetex_edge.assessor import Assessor
 from idetex_edge.bundle import Bundle, open_bundle
 from idetex_edge.engines.onnx import OnnxEngine
 from idetex_edge.errors import ExportError
+from idetex_edge.evaluation.benchmark import open_benchmark
 from idetex_edge.smoke import SMOKE, levels_of
 from idetex_edge.tensorrt.build import build_engines
 from idetex_edge.tensorrt.recipe import BUILD
 from idetex_edge.tensorrt.report import EngineReport
 
 PARITY: Final = "parity.json"
+_RUNS_ANYWHERE: Final = "onnx-standard"
 CALIBRATED_ON: Final = 32
 """The most pictures that are calibrated on: ranges hardly move with more."""
 
@@ -48,8 +50,8 @@ class Conversion:
 
     model: checkpoint folder or hub id. adapter: a LoRA's folder, merged into the model.
     calibration: a folder of photographs, some of them held out for the proof; None proves on
-    scikit-image's and cannot calibrate. ranges: a `calibration.json` to use again. steps: the most
-    tokens of an answer that are compared.
+    scikit-image's and cannot calibrate. ranges: a `calibration.json` to use again. bench: a
+    benchmark on which no score may fall. steps: the most tokens of an answer that are compared.
     """
 
     model: str | Path
@@ -59,6 +61,7 @@ class Conversion:
     adapter: Path | None = None
     calibration: Path | None = None
     ranges: Path | None = None
+    bench: Path | None = None
     overwrite: bool = False
     allow_degraded: bool = False
     steps: int = STEPS
@@ -66,10 +69,14 @@ class Conversion:
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """A bundle that is whole, and what its engines take where they were built here."""
+    """A bundle that is whole; what its engines take where they were built here.
+
+    kept: matrices that stay in float, and why.
+    """
 
     bundle: Bundle
     engines: tuple[EngineReport, ...]
+    kept: Mapping[str, str]
 
 
 def convert(wanted: Conversion, advance: Advance) -> Converted:
@@ -80,6 +87,8 @@ def convert(wanted: Conversion, advance: Advance) -> Converted:
     """
     recipe = recipe_of(wanted)
     pictures = photographs(wanted.calibration, CALIBRATED_ON)
+    if wanted.bench is not None:
+        open_benchmark(wanted.bench)
     with growing(wanted.output, wanted.overwrite, _identity(wanted, recipe)) as folder:
         reference = Reference(recipe.checkpoint)
         recipe = replace(recipe, plan=_plan(wanted, recipe, reference, pictures, folder, advance))
@@ -88,7 +97,7 @@ def convert(wanted: Conversion, advance: Advance) -> Converted:
         build = build_recipe(recipe, manifest)
         require_builder(build)
         folder.once("graphs", lambda: write_model(recipe, folder.path, advance))
-        if recipe.plan.layers:
+        if recipe.plan != Plan():
             recipe.plan.save(folder.path / CALIBRATION)
         if build is not None:
             write_json(folder.path / BUILD, build.to_dict())
@@ -103,7 +112,7 @@ def convert(wanted: Conversion, advance: Advance) -> Converted:
             levels = levels_of(Assessor(folder.path))
             write_json(folder.path / SMOKE, {"level_probabilities": levels})
             seal(folder.path, manifest)
-    return Converted(open_bundle(wanted.output), tuple(reports))
+    return Converted(open_bundle(wanted.output), tuple(reports), recipe.plan.kept)
 
 
 def recipe_of(wanted: Conversion) -> Recipe:
@@ -131,12 +140,13 @@ def _plan(
     folder: Growing,
     advance: Advance,
 ) -> Plan:
-    if recipe.plan.layers or not recipe.precision.calibrated:
+    if wanted.ranges is not None or not (recipe.precision.calibrated or recipe.target.half):
         return recipe.plan
     path = folder.path / CALIBRATION
 
     def make() -> None:
-        calibrate(recipe, reference, pictures.calibration, wanted.steps, advance).save(path)
+        seen = pictures.calibration or pictures.proof
+        calibrate(recipe, reference, seen, wanted.steps, advance).save(path)
 
     folder.once("calibration", make)
     return Plan.load(path)
@@ -150,24 +160,29 @@ def _prove(
     pictures: Photographs,
     advance: Advance,
 ) -> None:
-    draft = runnable(bundle)
+    # Graphs for a device that is not here are ONNX too.
+    draft = replace(bundle, manifest=replace(bundle.manifest, target=_RUNS_ANYWHERE))
     parity = measure_parity(
         reference, draft, OnnxEngine(draft), pictures.proof, wanted.steps, advance
     )
-    shortfalls = parity.shortfalls(recipe.precision.limits)
+    shortfalls = [*parity.shortfalls(recipe.precision.limits)]
     report = parity.to_dict() | {
         "precision": wanted.precision,
         "broken_pictures": pictures.broken,
-        "degraded": list(shortfalls),
+        "degraded": shortfalls,
     }
+    if wanted.bench is not None and (wanted.allow_degraded or not shortfalls):
+        scoreboard = measure_scoreboard(recipe, wanted.bench, advance)
+        shortfalls += scoreboard.shortfalls()
+        report["scoreboard"] = scoreboard.to_dict()
     if shortfalls:
         report["worst_layers"] = worst_layers(recipe, reference, bundle, pictures.proof[0], advance)
         if not wanted.allow_degraded:
-            raise ExportError(_degraded(parity, shortfalls, report["worst_layers"]))
+            raise ExportError(_degraded(shortfalls, report["worst_layers"]))
     write_json(bundle.path / PARITY, report)
 
 
-def _degraded(parity: Parity, shortfalls: Sequence[str], worst: dict[str, float]) -> str:
+def _degraded(shortfalls: Sequence[str], worst: dict[str, float]) -> str:
     layers = ", ".join(f"{name} ({error:.3f})" for name, error in worst.items())
     return (
         f"{'; '.join(shortfalls)}; the worst layers are {layers}; no bundle was written: choose "

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from export.calibration.ranges import Product, choose_step, proposals
 from export.checkpoint import open_checkpoint
 from export.convert import Conversion, convert
 from export.graphs.decoder import decoder_graph, embedding_table
-from export.targets import WHOLE, find_target
+from export.targets import EIGHT, find_target
 from idetex_edge.errors import ExportError
 
 
@@ -105,8 +106,13 @@ def test_outliers_behind_a_norm_are_balanced(tiny_checkpoint: Path) -> None:
     chosen = list(choose_layers(model, found))
     names = [name for _, choice in chosen for name in choice.layers]
     assert len(names) == len(set(names)) == 2 * 5
-    for norm, choice in chosen:
-        assert (choice.factor is not None) == (norm is not None)
+    # Norms give to all but o_proj, which reads attention, and down_proj, which up_proj gives to.
+    assert sum(name is None for name, _ in chosen) == 2
+    assert {name.rpartition(".")[2] for name, _ in chosen if name} == {
+        *("input_layernorm", "post_attention_layernorm", "up_proj"),
+    }
+    for name, choice in chosen:
+        assert (choice.factor is not None) == (name is not None)
         if choice.factor is not None:
             assert choice.factor[3] > 3 * np.median(choice.factor)
 
@@ -119,6 +125,10 @@ def test_balance_changes_no_result(brief_checkpoint: Path, tmp_path: Path) -> No
         for i in range(2)
         for norm in ("input_layernorm", "post_attention_layernorm")
     }
+    factors |= {
+        name: chance.uniform(0.2, 5, 96).tolist()
+        for name in ("text.layers.0.mlp.up_proj", "visual.blocks.2.mlp.up_proj")
+    }
     factors["visual.merger.ln_q"] = chance.uniform(0.2, 5, 64).tolist()
     factors["visual.blocks.0.norm1"] = chance.uniform(0.2, 5, 64).tolist()
     plan = Plan({"none": LayerPlan(1.0, "", 0.0)}, factors)
@@ -130,23 +140,48 @@ def test_balance_changes_no_result(brief_checkpoint: Path, tmp_path: Path) -> No
     assert json.loads(made.file("parity.json").read_text())["logits_error"] <= 1e-4
 
 
-def test_layers_are_left_in_float_until_the_budget_is_kept() -> None:
-    plan = Plan({f"layer{i}": LayerPlan(0.1, "mse", error=i / 10) for i in range(8)})
-    tried: list[int] = []
+def test_balance_counts_outliers_that_the_sample_has_missed() -> None:
+    inputs = seen(np.ones((4, 8)))
+    inputs.peaks[5] = 90
+    halved = inputs.divided(np.full(8, 2, np.float32))
+    assert (inputs.largest, halved.largest) == (90, 45)
+    assert halved.rows.max() == 0.5
+
+
+def costing(costs: dict[str, float], tried: list[int]) -> Callable[[Plan], Agreement]:
+    """Measure as if each matrix in 8 bits took so much of the agreement, and diverged as much."""
 
     def measure(candidate: Plan) -> Agreement:
-        kept = sum(bool(layer.kept) for layer in candidate.layers.values())
-        tried.append(kept)
-        return Agreement(0.01, 0.99 if kept >= 3 else 0.5, 1.0)
+        lost = sum(costs[name] for name, layer in candidate.layers.items() if not layer.kept)
+        tried.append(sum(bool(layer.kept) for layer in candidate.layers.values()))
+        return Agreement(0.01, 1.0 - lost, 1.0, divergence=lost)
 
-    found = search(plan, WHOLE, measure)
-    assert tried == [0, 1, 2, 4]
+    return measure
+
+
+def test_the_fewest_matrices_stay_in_float_by_what_they_cost() -> None:
+    """The guilty two have the smallest errors of their own, and innocent neighbours."""
+    names = [f"text.layers.{block}.{part}" for block in range(16) for part in ("up", "down", "q")]
+    costs = dict.fromkeys(names, 1e-4) | {"text.layers.3.down": 0.3, "text.layers.9.up": 0.2}
+    plan = Plan({name: LayerPlan(0.1, "mse", error=0.5 - costs[name]) for name in names})
+    tried: list[int] = []
+    found = search(plan, EIGHT, costing(costs, tried), quiet)
     kept = {name: layer.kept for name, layer in found.layers.items() if layer.kept}
-    assert set(kept) == {"layer7", "layer6", "layer5", "layer4"}
-    assert "its error 0.7000 is number 1 of all" in kept["layer7"]
-    assert "top-1 agreement 0.5000" in kept["layer7"]
-    hopeless = search(plan, WHOLE, lambda _: Agreement(9.0, 0.0, 0.0))
-    assert all(layer.kept for layer in hopeless.layers.values())
+    assert set(kept) == {"text.layers.3.down", "text.layers.9.up"}
+    assert "text.layers.3 is number 1 of 16 by effect, 3.0e-01 nats nearer" in kept[names[10]]
+    assert "top-1 agreement 0.69" in kept[names[10]]
+    # As they are, all kept, sixteen blocks alone, four halvings, six matrices of two blocks.
+    assert len(tried) == 1 + 1 + 16 + 4 + 6
+
+
+def test_a_search_stops_at_the_budget_and_tells_where_nothing_helps() -> None:
+    names = [f"text.layers.{block}.down" for block in range(4)]
+    plan = Plan({name: LayerPlan(0.1, "mse", error=0.5) for name in names})
+    tried: list[int] = []
+    assert search(plan, EIGHT, costing(dict.fromkeys(names, 0.004), tried), quiet) is plan
+    assert tried == [0]
+    hopeless = search(plan, EIGHT, lambda _: Agreement(9.0, 0.0, 0.0, 9.0), quiet)
+    assert all("with all of them kept: top-1" in layer.kept for layer in hopeless.layers.values())
 
 
 def test_kept_layers_take_the_fallback_form(tiny_checkpoint: Path) -> None:

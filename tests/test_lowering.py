@@ -17,7 +17,7 @@ from export.checkpoint import open_checkpoint
 from export.graphs.decoder import decoder_graph, embedding_table
 from export.graphs.rows import Array
 from export.graphs.vision import vision_graph
-from export.lowering.balancing import readers
+from export.lowering.balancing import Source, sources
 from export.lowering.emitter import CONTRIB, Emitter
 from export.lowering.matrices import FORMS, Matrix
 from export.targets import TARGETS
@@ -80,13 +80,15 @@ def test_caches_for_tensorrt_have_one_length(tiny_checkpoint: Path) -> None:
         assert value.dtype == ir.DataType.FLOAT16
 
 
-def test_readers_of_norms(tiny_checkpoint: Path) -> None:
+def test_sources_of_inputs(tiny_checkpoint: Path) -> None:
     checkpoint = open_checkpoint(tiny_checkpoint)
-    found = readers(vision_graph(checkpoint))
+    found = sources(vision_graph(checkpoint))
     block = "visual.blocks.0"
-    assert found[f"{block}.norm1"] == [f"{block}.attn.qkv.{share}" for share in range(3)]
-    assert found[f"{block}.norm2"] == [f"{block}.mlp.gate_proj", f"{block}.mlp.up_proj"]
-    assert found["visual.merger.ln_q"] == ["visual.merger.mlp.0"]
+    assert found[f"{block}.norm1"].readers == [f"{block}.attn.qkv.{share}" for share in range(3)]
+    assert found[f"{block}.norm2"].readers == [f"{block}.mlp.gate_proj", f"{block}.mlp.up_proj"]
+    assert found[f"{block}.mlp.up_proj"] == Source(96, [f"{block}.mlp.down_proj"])
+    assert found["visual.merger.ln_q"] == Source(64, ["visual.merger.mlp.0"])
+    assert {name.rpartition(".")[2] for name in found} == {"norm1", "norm2", "up_proj", "ln_q"}
 
 
 def run_form(form: str, rows: Array, weight: Array, bias: Array, step: float) -> Array:

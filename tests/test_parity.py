@@ -14,6 +14,7 @@ from transformers import AutoModelForImageTextToText
 from export import targets
 from export.checkpoint import open_checkpoint
 from export.convert import Conversion, convert
+from export.parity.answers import Answer
 from export.parity.pictures import HELD_OUT, MINIMUM, photographs
 from export.parity.reference import Reference
 from export.parity.report import Parity, PictureParity
@@ -36,19 +37,27 @@ def test_the_streamed_reference_is_transformers(family: str, tmp_path: Path) -> 
     for rows, columns in ((4, 6), (8, 4)):
         patches = chance.normal(size=(rows * columns, 1176)).astype(np.float32)
         patched = PatchedImage(patches, (rows, columns), (0, 0))
-        ids = [5, *[checkpoint.image_token_id] * (rows * columns // 4), 7, 8, 9]
-        tokens = torch.tensor([ids])
-        with torch.inference_mode():
-            expected = whole(
-                input_ids=tokens,
-                pixel_values=torch.from_numpy(patches),
-                image_grid_thw=torch.tensor([[1, rows, columns]]),
-                mm_token_type_ids=(tokens == checkpoint.image_token_id).int(),
-            ).logits[0]
-        got = reference.read(ids, patched, 3)
-        np.testing.assert_allclose(got.logits, expected[-3:].numpy(), atol=1e-5)
-        assert len(got.keys) == checkpoint.text.layers
-        assert got.keys[0].shape == (2, len(ids), 64)
+        heads = [[start, *[checkpoint.image_token_id] * (rows * columns // 4)] for start in (5, 6)]
+        answers = [
+            # Three branches off one head, one too long to share a pass; then another head.
+            Answer("a", heads[0], [7], [8, 9]),
+            Answer("b", heads[0], [9, 8, 7, 6], []),
+            Answer("c", heads[0], [3] * 1020, [4]),
+            Answer("d", heads[1], [7], [8]),
+        ]
+        got = reference.read(answers, patched)
+        for answer, logits in zip(answers, got.logits, strict=True):
+            tokens = torch.tensor([answer.read])
+            with torch.inference_mode():
+                expected = whole(
+                    input_ids=tokens,
+                    pixel_values=torch.from_numpy(patches),
+                    image_grid_thw=torch.tensor([[1, rows, columns]]),
+                    mm_token_type_ids=(tokens == checkpoint.image_token_id).int(),
+                ).logits[0, -answer.steps :]
+            np.testing.assert_allclose(logits, expected.numpy(), atol=1e-5)
+        assert got.keys.shape == got.values.shape == (checkpoint.text.layers, 2)
+        assert got.keys.min() > 0
 
 
 def test_the_reference_keeps_no_weights(brief_checkpoint: Path) -> None:

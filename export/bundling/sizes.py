@@ -74,7 +74,8 @@ def supposed(recipe: Recipe) -> Plan:
         return recipe.plan
     table = embedding_table(recipe.checkpoint, "float16")
     models = (vision_graph(recipe.checkpoint), decoder_graph(recipe.checkpoint, table))
-    return Plan({name: LayerPlan(1.0, "", 0.0) for model in models for name in _matrices(model)})
+    layers = {name: LayerPlan(1.0, "", 0.0) for model in models for name in _matrices(model)}
+    return replace(recipe.plan, layers=layers)
 
 
 def _matrices(model: ir.Model) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from export.bundling.graphs import EMBEDDING, GRAPHS, Recipe, lowered_graphs
+from export.bundling.manifest import describe
 from export.graphs.decoder import embedding_table
 from export.graphs.write import Advance, write_graph, write_tensor
 from idetex_edge.bundle import (
@@ -27,6 +28,15 @@ def write_model(recipe: Recipe, folder: Path, advance: Advance) -> None:
     embedding = write_tensor(table, folder, EMBEDDING)
     for name, model in lowered_graphs(recipe, embedding):
         write_graph(model, folder, GRAPHS[name], advance)
+
+
+def write_draft(recipe: Recipe, folder: Path, advance: Advance) -> Bundle:
+    """Write a recipe's bundle, without any proof, for ONNX Runtime to run here and now.
+
+    What is made for a device that is not here is ONNX as well.
+    """
+    write_model(recipe, folder, advance)
+    return seal(folder, describe(recipe, "draft", "onnx-standard", "draft"))
 
 
 def write_json(path: Path, data: object) -> None:

@@ -11,11 +11,11 @@ from typing import Final
 import numpy as np
 
 from export.bundling.graphs import Recipe
-from export.bundling.manifest import describe
-from export.bundling.write import seal, write_model
+from export.bundling.write import write_draft
 from export.calibration.fallback import Agreement, agreement, search
 from export.calibration.layers import choose_layers
 from export.calibration.observe import Observation, observe
+from export.calibration.overflow import overflowing
 from export.calibration.plan import LayerPlan, Plan
 from export.checkpoint import Checkpoint
 from export.graphs.decoder import decoder_graph, embedding_table
@@ -39,38 +39,35 @@ def calibrate(
     steps: int,
     advance: Advance,
 ) -> Plan:
-    """Choose every matrix's form and step for a recipe's target and precision."""
+    """Choose every matrix's form and step for a recipe's target and precision.
+
+    Where the target computes in FP16, that is which matrices cannot; where the precision is
+    calibrated, ranges and what stays in float as well.
+    """
     with TemporaryDirectory() as place:
         quick = _quick_bundle(recipe.checkpoint, Path(place), advance)
         answering = Answering(quick, OnnxEngine(quick))
         seen = observe(reference, quick, answering, pictures, steps, advance)
-    plan = _choose(recipe.checkpoint, seen, len(pictures), advance)
+    wide = overflowing(seen) if recipe.target.half else {}
+    if not recipe.precision.calibrated:
+        return Plan(wide=wide, pictures=len(pictures))
+    plan = replace(_choose(recipe.checkpoint, seen, len(pictures), advance), wide=wide)
 
     def measure(tried: Plan) -> Agreement:
         with TemporaryDirectory() as place:
-            bundle = runnable(write_bundle(replace(recipe, plan=tried), Path(place), advance))
+            bundle = write_draft(replace(recipe, plan=tried), Path(place), _quietly)
             return agreement(Answering(bundle, OnnxEngine(bundle)), seen.reads)
 
-    return search(plan, recipe.precision.limits, measure)
+    return search(plan, recipe.precision.limits, measure, advance)
 
 
-def write_bundle(recipe: Recipe, folder: Path, advance: Advance) -> Bundle:
-    """Write a recipe's bundle, without any proof, for use here and now."""
-    write_model(recipe, folder, advance)
-    return seal(folder, describe(recipe, "draft", "onnx-standard", "draft"))
-
-
-def runnable(bundle: Bundle) -> Bundle:
-    """Let ONNX Runtime run what was made for a device that is not here: the graphs are ONNX."""
-    target = bundle.manifest.target
-    if target.startswith("tensorrt"):
-        return replace(bundle, manifest=replace(bundle.manifest, target="onnx-standard"))
-    return bundle
+def _quietly(stage: str, done: int, total: int) -> None:
+    """Report nothing: what a search tries has no bar of its own."""
 
 
 def _quick_bundle(checkpoint: Checkpoint, folder: Path, advance: Advance) -> Bundle:
     target, precision = find_target(*_QUICK)
-    return write_bundle(Recipe(checkpoint, target, precision, Plan()), folder, advance)
+    return write_draft(Recipe(checkpoint, target, precision, Plan()), folder, advance)
 
 
 def _choose(checkpoint: Checkpoint, seen: Observation, pictures: int, advance: Advance) -> Plan:
@@ -79,12 +76,14 @@ def _choose(checkpoint: Checkpoint, seen: Observation, pictures: int, advance: A
     table = embedding_table(checkpoint, "float16")
     total = len(seen.inputs)
     for model in (vision_graph(checkpoint), decoder_graph(checkpoint, table)):
-        for norm, chosen in choose_layers(model, seen):
+        for source, chosen in choose_layers(model, seen):
             layers.update(chosen.layers)
-            if norm is not None and chosen.factor is not None:
-                balance[norm] = [float(value) for value in chosen.factor]
+            if source is not None and chosen.factor is not None:
+                balance[source] = [float(value) for value in chosen.factor]
             advance("choosing ranges", min(len(layers), total), total)
-    return Plan(layers, balance, _steps(seen.keys), _steps(seen.values), pictures)
+    return Plan(
+        layers, balance, keys=_steps(seen.keys), values=_steps(seen.values), pictures=pictures
+    )
 
 
 def _steps(largest: np.ndarray | None) -> list[list[float]]:

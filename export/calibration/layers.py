@@ -1,4 +1,4 @@
-"""Each matrix's choices: a balance for those behind a norm, then a step for its input."""
+"""Each matrix's choices: a balance where its input has a source, then a step for its input."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from export.calibration.plan import LayerPlan
 from export.calibration.ranges import Product, choose_step
 from export.graphs.operators import DOMAIN
 from export.graphs.rows import Array
-from export.lowering.balancing import readers
+from export.lowering.balancing import sources
 
-STRENGTHS: Final = (0.5, 0.75)
+STRENGTHS: Final = (0.5, 0.65, 0.75, 0.85)
 """SmoothQuant's alpha: how much of the outliers moves into the weights; none is tried as well."""
 
 
@@ -34,39 +34,32 @@ class Chosen:
 
 
 def choose_layers(model: ir.Model, seen: Observation) -> Iterator[tuple[str | None, Chosen]]:
-    """Decide for every matrix of a graph (not lowered yet): (norm in front or None, choice)."""
+    """Decide for every matrix of a graph (not lowered yet): (source of its input, choice).
+
+    The source is None where there is none that can be balanced.
+    """
     weights = {
         node.name or "": node.inputs[1].const_value
         for node in model.graph
         if node.domain == DOMAIN and node.op_type == "Linear" and node.inputs[1] is not None
     }
-    sizes = {
-        node.name: node.inputs[2].shape.numpy()[0]
-        for node in model.graph
-        if node.op_type == "Norm" and node.inputs[2] is not None and node.inputs[2].shape
-    }
-    behind = {norm: names for norm, names in readers(model).items() if names}
-    alone = set(weights) - {name for names in behind.values() for name in names}
-    groups = [*behind.items(), *((None, [name]) for name in sorted(alone))]
-    for norm, names in groups:
-        inputs = seen.of(names[0])
-        matrices = {name: _array(weights[name]) for name in names}
-        plain = _choose(inputs, matrices, None)
-        options = [plain]
-        if norm is not None:
-            options += [
-                _choose(inputs, matrices, f) for f in _factors(inputs, matrices, sizes[norm])
-            ]
-        yield norm, min(options, key=lambda option: option.error)
+    behind = sources(model)
+    alone = set(weights) - {name for source in behind.values() for name in source.readers}
+    for name, source in behind.items():
+        inputs = seen.of(source.readers[0])
+        matrices = {reader: _array(weights[reader]) for reader in source.readers}
+        factors = [None, *_factors(inputs, matrices, source.size)]
+        options = [_choose(inputs, matrices, factor) for factor in factors]
+        yield name, min(options, key=lambda option: option.error)
+    for name in sorted(alone):
+        yield None, _choose(seen.of(name), {name: _array(weights[name])}, None)
 
 
 def _choose(inputs: Inputs, matrices: Mapping[str, Array], factor: Array | None) -> Chosen:
     seen, weights = inputs, list(matrices.values())
     if factor is not None:
         wide = np.tile(factor, inputs.rows.shape[1] // len(factor))
-        rows = inputs.rows / wide
-        # What lies outside the sample is bounded by what lies inside it, as nearly as is known.
-        seen = Inputs(rows, float(np.abs(rows).max()))
+        seen = inputs.divided(wide)
         weights = [weight * wide for weight in weights]
     step, method, errors = choose_step(seen, [Product.of(seen, weight) for weight in weights])
     layers = {
@@ -76,8 +69,12 @@ def _choose(inputs: Inputs, matrices: Mapping[str, Array], factor: Array | None)
 
 
 def _factors(inputs: Inputs, matrices: Mapping[str, Array], size: int) -> Sequence[Array]:
-    """Give a factor [size] for each strength; inputs of several norms side by side share theirs."""
-    columns = np.abs(inputs.rows.reshape(-1, size)).max(axis=0)
+    """Give a factor [size] for each strength; inputs of several norms side by side share theirs.
+
+    Columns count by the largest that was ever seen in them, not in the sample alone: rare outliers
+    are what spoils answers.
+    """
+    columns = inputs.peaks.reshape(-1, size).max(axis=0)
     heights = np.max(
         [np.abs(weight.reshape(-1, size)).max(axis=0) for weight in matrices.values()], axis=0
     )

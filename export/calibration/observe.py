@@ -14,7 +14,6 @@ from export.graphs.rows import Array
 from export.graphs.write import Advance
 from export.parity.answers import Answer, Answering
 from export.parity.pictures import Photograph
-from export.parity.questions import WRITTEN
 from export.parity.reference import Reference
 from idetex_edge.bundle import Bundle
 from idetex_edge.engines.protocol import Floats
@@ -25,21 +24,21 @@ ROWS: Final = 256
 """Rows of each matrix's input that are kept, chosen evenly at random from all it sees."""
 
 COMPARED: Final = 4
-"""Pictures of which all answers are read, and kept with their logits for the search in
-`export.calibration.fallback`; of the others one choice is read beside what is written."""
+"""Pictures whose answers are kept with their logits for the search in
+`export.calibration.fallback`."""
 
 
 @dataclass(slots=True)
 class Inputs:
-    """One matrix's inputs: a sample of rows [.., inputs], and the largest |x| of all of them."""
+    """One matrix's inputs: a sample of rows [.., inputs], and each column's largest |x| of all."""
 
     rows: Array = field(default_factory=lambda: np.empty((0, 0), np.float32))
-    largest: float = 0.0
+    peaks: Array = field(default_factory=lambda: np.zeros(1, np.float32))
     _keys: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
     def add(self, rows: Array, chance: np.random.Generator) -> None:
         """See more rows: each one seen so far is as likely to be in the sample as any other."""
-        self.largest = max(self.largest, float(np.abs(rows).max()))
+        self.peaks = np.maximum(self.peaks, np.abs(rows).max(axis=0))
         keys = chance.random(len(rows))
         if len(self._keys) == ROWS:
             below = keys < self._keys.max()
@@ -48,6 +47,15 @@ class Inputs:
         together = np.concatenate([self.rows, rows]) if len(self.rows) else rows
         best = np.argsort(joined)[:ROWS]
         self.rows, self._keys = together[best].copy(), joined[best]
+
+    @property
+    def largest(self) -> float:
+        """The largest |x| of all rows."""
+        return float(self.peaks.max())
+
+    def divided(self, columns: Array) -> Inputs:
+        """Give the same inputs with each column divided by a number above zero."""
+        return Inputs(self.rows / columns, self.peaks / columns)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,17 +69,25 @@ class Read:
 
 @dataclass(slots=True)
 class Observation:
-    """All that was seen. keys, values: the largest |x| of the KV cache, [layers, kv heads]."""
+    """All that was seen.
+
+    inputs: of each matrix. outputs: the largest |x| of each one's. keys, values: the largest |x| of
+    the KV cache, [layers, kv heads].
+    """
 
     inputs: dict[str, Inputs] = field(default_factory=dict[str, Inputs])
+    outputs: dict[str, float] = field(default_factory=dict[str, float])
     keys: Floats | None = None
     values: Floats | None = None
     reads: list[Read] = field(default_factory=list[Read])
 
-    def see(self, layer: str, x: torch.Tensor, chance: np.random.Generator) -> None:
-        """Take a matrix's input in: [.., inputs], or pixels [patches, C, T, P, P]."""
+    def see(
+        self, layer: str, x: torch.Tensor, y: torch.Tensor, chance: np.random.Generator
+    ) -> None:
+        """Take in a matrix's input, [.., inputs] or pixels [patches, C, T, P, P], and output."""
         rows = x.reshape(len(x), -1) if x.ndim == 5 else x.reshape(-1, x.shape[-1])
         self.inputs.setdefault(layer, Inputs()).add(rows.numpy(), chance)
+        self.outputs[layer] = max(self.outputs.get(layer, 0.0), float(y.abs().max()))
 
     def of(self, name: str) -> Inputs:
         """Find what a matrix saw; a share of a packed one saw what the whole did.
@@ -100,8 +116,8 @@ def observe(
     """
     found, chance = Observation(), np.random.default_rng(0)
 
-    def watch(layer: str, x: torch.Tensor) -> None:
-        found.see(layer, x, chance)
+    def watch(layer: str, x: torch.Tensor, y: torch.Tensor) -> None:
+        found.see(layer, x, y, chance)
 
     with reference.watching(watch):
         for done, picture in enumerate(pictures):
@@ -109,24 +125,14 @@ def observe(
             patched = bundle.manifest.preprocessor.patchify(picture.load())
             features = answering.engine.encode(patched)
             answers = [answer for answer, _ in answering.answer(patched, features, steps)]
-            if done >= COMPARED:
-                answers = answers[: len(WRITTEN) + 1]
-            logits = [_read(reference, answer, patched, found) for answer in answers]
+            reading = reference.read(answers, patched)
+            found.keys = _larger(found.keys, reading.keys)
+            found.values = _larger(found.values, reading.values)
             if done < COMPARED:
-                found.reads.append(Read(patched, answers, logits))
+                found.reads.append(Read(patched, answers, reading.logits))
     advance("calibrating", len(pictures), len(pictures))
     return found
 
 
-def _read(
-    reference: Reference, answer: Answer, patched: PatchedImage, found: Observation
-) -> Floats:
-    reading = reference.read(answer.read, patched, answer.steps)
-    found.keys = _largest(found.keys, reading.keys)
-    found.values = _largest(found.values, reading.values)
-    return reading.logits
-
-
-def _largest(so_far: Floats | None, layers: Sequence[Floats]) -> Floats:
-    now = np.stack([np.abs(layer).max(axis=(1, 2)) for layer in layers])
+def _larger(so_far: Floats | None, now: Floats) -> Floats:
     return now if so_far is None else np.maximum(so_far, now)

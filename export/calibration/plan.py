@@ -36,12 +36,14 @@ class LayerPlan:
 class Plan:
     """A checkpoint's calibration.
 
-    layers: by the matrix's name. balance: by norm, the factors its outputs are divided by. keys,
-    values: the KV cache's 8-bit steps, [layers][kv heads]. pictures: how many were seen.
+    layers: by the matrix's name. balance: by source (see `export.lowering.balancing`), the factors
+    its outputs are divided by. wide: by the matrix's name, why it is float32 at every precision.
+    keys, values: the KV cache's 8-bit steps, [layers][kv heads]. pictures: how many were seen.
     """
 
     layers: Mapping[str, LayerPlan] = field(default_factory=dict[str, LayerPlan])
     balance: Mapping[str, list[float]] = field(default_factory=dict[str, list[float]])
+    wide: Mapping[str, str] = field(default_factory=dict[str, str])
     keys: list[list[float]] = field(default_factory=list[list[float]])
     values: list[list[float]] = field(default_factory=list[list[float]])
     pictures: int = 0
@@ -51,6 +53,9 @@ class Plan:
 
         Raises ExportError where the form needs a step and the plan has none.
         """
+        # A share of a packed matrix is as wide as the whole.
+        if name in self.wide or name.rpartition(".")[0] in self.wide:
+            return "float32", 0.0
         layer = self.layers.get(name)
         if layer is None:
             if "static" in form:
@@ -59,6 +64,12 @@ class Plan:
                 )
             return form, 0.0
         return (precision.fallback if layer.kept else form), layer.step
+
+    @property
+    def kept(self) -> dict[str, str]:
+        """What stays in float, and why."""
+        kept = {name: layer.kept for name, layer in self.layers.items() if layer.kept}
+        return kept | dict(self.wide)
 
     def factors(self) -> dict[str, Array]:
         """Give the balance as arrays."""

@@ -16,8 +16,10 @@ from export.graphs.operators import DOMAIN
 from export.graphs.rows import Array
 from export.graphs.vision import vision_graph
 from export.graphs.write import Advance
+from export.lowering.balancing import balance, sources
 from export.lowering.emitter import CONTRIB, Emitter
 from export.lowering.matrices import FORMS, Matrix
+from export.parity.answers import Answer
 from export.parity.pictures import Photograph
 from export.parity.reference import Reference
 from idetex_edge.bundle import Bundle
@@ -31,7 +33,7 @@ WORST: Final = 5
 def worst_layers(
     recipe: Recipe, reference: Reference, bundle: Bundle, picture: Photograph, advance: Advance
 ) -> dict[str, float]:
-    """Name the matrices with the largest ||y' - y|| / ||y||, largest first, balance left out."""
+    """Name the matrices with the largest ||y' - y|| / ||y||, largest first."""
     seen = _see(reference, bundle, picture)
     precision = recipe.precision
     table = embedding_table(recipe.checkpoint, "float16")
@@ -39,6 +41,13 @@ def worst_layers(
         (vision_graph(recipe.checkpoint), precision.vision),
         (decoder_graph(recipe.checkpoint, table), precision.decoder),
     )
+    factors = recipe.plan.factors()
+    divisors: dict[str, Array] = {}
+    for model, _ in graphs:
+        balance(model, factors)
+        for name, source in sources(model).items():
+            if name in factors:
+                divisors |= dict.fromkeys(source.readers, factors[name])
     matrices = [
         (node.name or "", node.inputs[1], form)
         for model, form in graphs
@@ -51,7 +60,10 @@ def worst_layers(
         assert weight is not None
         assert weight.const_value is not None
         form, step = recipe.plan.choose(default, precision, name)
-        errors[name] = _error(form, step, seen.of(name).rows, weight.const_value)
+        rows = seen.of(name).rows
+        if name in divisors:
+            rows = rows / np.tile(divisors[name], rows.shape[1] // len(divisors[name]))
+        errors[name] = _error(form, step, rows, weight.const_value)
     worst = sorted(errors, key=lambda name: -errors[name])[:WORST]
     return {name: errors[name] for name in worst}
 
@@ -60,15 +72,16 @@ def _see(reference: Reference, bundle: Bundle, picture: Photograph) -> Observati
     patched = bundle.manifest.preprocessor.patchify(picture.load())
     prompt = bundle.manifest.prompts["grounding"]
     rows, columns = (side // bundle.manifest.vision.merge for side in patched.grid)
-    text = prompt.head(columns, rows) + IMAGE_PAD * (rows * columns) + prompt.tail()
+    tokenizer = BundleTokenizer(bundle)
+    head = tokenizer.encode(prompt.head(columns, rows) + IMAGE_PAD * (rows * columns))
     seen = Observation()
     chance = np.random.default_rng(0)
 
-    def watch(layer: str, x: torch.Tensor) -> None:
-        seen.see(layer, x, chance)
+    def watch(layer: str, x: torch.Tensor, y: torch.Tensor) -> None:
+        seen.see(layer, x, y, chance)
 
     with reference.watching(watch):
-        reference.read(BundleTokenizer(bundle).encode(text), patched, 1)
+        reference.read([Answer("grounding", head, tokenizer.encode(prompt.tail()), [])], patched)
     return seen
 
 

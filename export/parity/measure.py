@@ -48,8 +48,10 @@ def _compare(
     patched = bundle.manifest.preprocessor.patchify(picture.load())
     features = answering.engine.encode(patched)
     tally = _Tally(answering.tokenizer)
-    for answer, logits in answering.answer(patched, features, steps):
-        tally.add(answer, logits, reference.read(answer.read, patched, answer.steps).logits)
+    answered = answering.answer(patched, features, steps)
+    theirs = reference.read([answer for answer, _ in answered], patched).logits
+    for (answer, ours), expected in zip(answered, theirs, strict=True):
+        tally.add(answer, ours, expected)
     return PictureParity(
         picture=picture.name,
         grid=patched.grid,

@@ -7,11 +7,13 @@ right after, so a model of any size can be asked what it would say.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Final
 
+import numpy as np
 import torch
 from accelerate import init_empty_weights
 from transformers import (
@@ -22,6 +24,7 @@ from transformers import (
 
 from export.checkpoint import Checkpoint
 from export.names import our_name
+from export.parity.answers import Answer
 from idetex_edge.engines.protocol import Floats
 from idetex_edge.preprocess import PatchedImage
 
@@ -30,20 +33,29 @@ _MODELS: Final[dict[str, type[PreTrainedModel]]] = {
     "qwen2_5_vl": Qwen2_5_VLForConditionalGeneration,
 }
 
-Watch = Callable[[str, torch.Tensor], None]
-"""Called with a layer's name (as in the checkpoint) and its input, [.., inputs]."""
+_TOGETHER: Final = 1024
+"""The most tokens behind a picture that are read in one pass; attention grows with their square."""
+
+Watch = Callable[[str, torch.Tensor, torch.Tensor], None]
+"""Called with a layer's name (as in the checkpoint), its input [.., inputs] and its output."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reading:
     """What was computed.
 
-    logits: float32 [steps, vocab]. keys, values: each layer's KV cache, [kv heads, tokens, D].
+    logits: of each answer's steps, float32 [steps, vocab]. keys, values: the largest |x| of the KV
+    cache, [layers, kv heads].
     """
 
-    logits: Floats
-    keys: list[Floats]
-    values: list[Floats]
+    logits: list[Floats]
+    keys: Floats
+    values: Floats
+
+    def beside(self, other: Reading) -> Reading:
+        """Join what was read of further answers."""
+        keys, values = np.maximum(self.keys, other.keys), np.maximum(self.values, other.values)
+        return Reading(self.logits + other.logits, keys, values)
 
 
 class Reference:
@@ -73,31 +85,56 @@ class Reference:
             )
         return found.pooler_output.numpy()
 
-    def read(self, tokens: list[int], patched: PatchedImage, steps: int) -> Reading:
-        """Read a prompt and its answer in one pass, for the logits of the last `steps` tokens."""
-        ids = torch.tensor([tokens])
+    def read(self, answers: Sequence[Answer], patched: PatchedImage) -> Reading:
+        """Read prompts with their answers; those that have the head in common share its pass."""
+        readings = [self._pass(together, patched) for together in _together(answers)]
+        return reduce(Reading.beside, readings)
+
+    def _pass(self, answers: Sequence[Answer], patched: PatchedImage) -> Reading:
+        """Read one head and what branches off it, branches hidden from each other."""
+        head = answers[0].head
+        grid = torch.tensor([[1, *patched.grid]])
+        branches = [answer.read[len(head) :] for answer in answers]
+        ids = torch.tensor([head + [token for branch in branches for token in branch]])
+        kinds = (ids == self._image_token).int()
+        mask = torch.ones(ids.shape[1], ids.shape[1]).tril().log()
+        positions: list[torch.Tensor] = []
+        kept: list[torch.Tensor] = []
+        end = len(head)
+        for answer in answers:
+            start, end = end, end + len(answer.read) - len(head)
+            mask[start:end, len(head) : start] = -torch.inf
+            alone = torch.tensor([answer.read])
+            found, _ = self._model.model.get_rope_index(
+                alone, mm_token_type_ids=(alone == self._image_token).int(), image_grid_thw=grid
+            )
+            positions.append(found[..., len(head) if positions else 0 :])
+            kept.append(torch.arange(end - answer.steps, end))
         with torch.inference_mode():
             logits, cache, *_ = self._model(
                 input_ids=ids,
                 pixel_values=torch.from_numpy(patched.patches),
-                image_grid_thw=torch.tensor([[1, *patched.grid]]),
-                mm_token_type_ids=(ids == self._image_token).int(),
-                logits_to_keep=steps,
+                image_grid_thw=grid,
+                mm_token_type_ids=kinds,
+                attention_mask=mask[None, None],
+                position_ids=torch.cat(positions, dim=-1),
+                logits_to_keep=torch.cat(kept),
             ).to_tuple()
+        parts = logits[0].split([answer.steps for answer in answers])
         return Reading(
-            logits=logits[0].numpy(),
-            keys=[layer.keys[0].numpy() for layer in cache.layers],
-            values=[layer.values[0].numpy() for layer in cache.layers],
+            logits=[part.numpy() for part in parts],
+            keys=np.stack([_largest(layer.keys) for layer in cache.layers]),
+            values=np.stack([_largest(layer.values) for layer in cache.layers]),
         )
 
     @contextmanager
     def watching(self, watch: Watch) -> Generator[None]:
-        """Show every matrix's inputs meanwhile."""
+        """Show every matrix's inputs and outputs meanwhile."""
         hooks: list[Any] = []
         for name, module in self._model.named_modules():
             if isinstance(module, torch.nn.Linear | torch.nn.Conv3d) and name != "lm_head":
                 layer = our_name(f"{name}.weight").removesuffix(".weight")
-                hooks.append(module.register_forward_pre_hook(_watching(watch, layer)))
+                hooks.append(module.register_forward_hook(_watching(watch, layer)))
         try:
             yield
         finally:
@@ -134,6 +171,23 @@ class Reference:
         )
 
 
+def _together(answers: Sequence[Answer]) -> Iterator[Sequence[Answer]]:
+    """Cut answers, in their order, into runs of one head and at most `_TOGETHER` tokens behind."""
+    run: list[Answer] = []
+    for answer in answers:
+        behind = sum(len(other.read) - len(other.head) for other in [*run, answer])
+        if run and (answer.head != run[0].head or behind > _TOGETHER):
+            yield run
+            run = []
+        run.append(answer)
+    if run:
+        yield run
+
+
+def _largest(cache: torch.Tensor) -> Floats:
+    return cache[0].abs().amax(dim=(1, 2)).numpy()
+
+
 class _Remembering:
     """The vision encoder's forward, computed once for a picture that is asked about often."""
 
@@ -149,8 +203,8 @@ class _Remembering:
         return copy.copy(self._last[1])
 
 
-def _watching(watch: Watch, layer: str) -> Callable[[torch.nn.Module, Any], None]:
-    def hook(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        watch(layer, inputs[0])
+def _watching(watch: Watch, layer: str) -> Callable[[torch.nn.Module, Any, Any], None]:
+    def hook(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        watch(layer, inputs[0], output)
 
     return hook

@@ -1,0 +1,92 @@
+"""Numbers beyond FP16's range: found by measurement, and kept in FP32."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import tiny
+import torch
+from conftest import quiet
+from onnx.reference import ReferenceEvaluator
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from skimage import data
+
+from export.calibration.observe import Observation
+from export.calibration.overflow import overflowing
+from export.calibration.plan import Plan
+from export.convert import Conversion, convert
+from idetex_edge.bundle import Bundle
+from idetex_edge.engines.onnx import OnnxEngine
+from idetex_edge.engines.protocol import Floats
+
+LAST = "visual.blocks.2.mlp.down_proj"
+
+
+@pytest.fixture(scope="module")
+def loud_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As Qwen2.5-VL-3B is: what the last vision block's down_proj takes is beyond FP16."""
+    folder = tiny.ask_briefly(
+        tiny.save_qwen2_5_vl(tmp_path_factory.mktemp("loud") / "model"), context=512
+    )
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    block = "visual.blocks.2.mlp"
+    for part, factor in (("gate_proj", 1000.0), ("up_proj", 1000.0), ("down_proj", 1e-6)):
+        tensors[f"{block}.{part}.weight"] *= factor
+    save_file(tensors, path, metadata={"format": "pt"})
+    return folder
+
+
+def features(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Floats:
+    """Encode a picture in numpy's FP16: ONNX Runtime's CPU kernels compute in FP32 instead."""
+    manifest = replace(bundle.manifest, target="onnx-standard")
+    engine = OnnxEngine(replace(bundle, manifest=manifest))
+    graph = onnx.load(bundle.file("vision.onnx"))
+    monkeypatch.setattr(engine, "_encoder", ReferenceEvaluator(graph))
+    picture = Image.fromarray(data.astronaut()).resize((112, 56))
+    return engine.encode(manifest.preprocessor.patchify(picture))
+
+
+def test_what_comes_near_the_end_of_half_is_found() -> None:
+    seen = Observation()
+    chance = np.random.default_rng(0)
+    for name, taken, given in (("a", 1.0, 16_000.0), ("b", 17_000.0, 1.0), ("c", 1.0, np.inf)):
+        seen.see(name, torch.full((3, 2), taken), torch.full((3, 2), -given), chance)
+    found = overflowing(seen)
+    assert found == {
+        "b": "takes up to 1.7e+04, where FP16 ends at 65504",
+        "c": "gives up to inf, where FP16 ends at 65504",
+    }
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value")
+def test_matrices_that_overflow_stay_in_fp32(
+    loud_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = Conversion(loud_checkpoint, tmp_path / "out", "tensorrt-10.3", "fp16", steps=16)
+    made = convert(wanted, quiet)
+    assert list(made.kept) == [LAST]
+    assert "FP16 ends at 65504" in made.kept[LAST]
+    parity = json.loads(made.bundle.file("parity.json").read_text())
+    assert parity["logits_error"] < 0.02
+    assert parity["vision_cosine"] > 0.999
+    graph = onnx.load(made.bundle.file("vision.onnx"), load_external_data=False).graph
+    types = {
+        weight.name.removesuffix(".float32"): weight.data_type
+        for weight in graph.initializer
+        if weight.name.endswith(".float32")
+    }
+    assert types == {LAST: onnx.TensorProto.FLOAT}
+    plan = Plan.load(made.bundle.file("calibration.json"))
+    assert plan.wide == made.kept
+    assert plan.pictures == 3
+    replace(plan, wide={}).save(tmp_path / "ranges.json")
+    blind = replace(wanted, output=tmp_path / "blind", ranges=tmp_path / "ranges.json")
+    assert np.isfinite(features(made.bundle, monkeypatch)).all()
+    assert not np.isfinite(features(convert(blind, quiet).bundle, monkeypatch)).all()
