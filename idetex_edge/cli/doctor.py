@@ -10,8 +10,8 @@ from rich.table import Table
 
 from idetex_edge.assessor import NANO
 from idetex_edge.bundle import open_bundle
-from idetex_edge.cli.printing import print_json, print_view
 from idetex_edge.cli.options import AsJson, BundleName
+from idetex_edge.cli.printing import print_json, print_view
 from idetex_edge.doctor.gpu import Driver, ask_driver
 from idetex_edge.doctor.machine import machine_facts
 from idetex_edge.doctor.packages import clashes, installed
