@@ -27,9 +27,13 @@ class Tail:
 
 @dataclass(frozen=True, slots=True)
 class Prefilled:
-    """The logits [vocab] of a prompt's last token, and its sequence to write an answer behind."""
+    """A prompt: the logits [vocab] of its last token, and how many tokens it has, all counted.
+
+    sequence: what an answer is to be written behind, if one is.
+    """
 
     logits: Floats
+    length: int
     sequence: Cached | None
 
 
@@ -63,12 +67,12 @@ def prefill(engine: Engine, stem: Cached, tails: Sequence[Tail]) -> list[Prefill
         longer = [m for m in members if len(tails[m].tokens) > end]
         if longer:
             branch(sequence, longer, end)
-        found.update((member, Prefilled(logits, None)) for member in ended)
+        found.update((member, Prefilled(logits, stem.length + end, None)) for member in ended)
         if written := [m for m in ended if tails[m].room]:
             alone = len(members) == 1
             copies = [sequence] if alone else engine.fork(sequence, len(written), capacity)
             for member, copy in zip(written, copies, strict=True):
-                found[member] = Prefilled(logits, copy)
+                found[member] = Prefilled(logits, stem.length + end, copy)
 
     branch(stem, range(len(tails)), 0)
     return [found[member] for member in range(len(tails))]

@@ -9,6 +9,7 @@ import typer
 
 from idetex_edge.cli import views
 from idetex_edge.cli.batch import Result, run_batch
+from idetex_edge.cli.bench import bench
 from idetex_edge.cli.build import build
 from idetex_edge.cli.demo import run_demo
 from idetex_edge.cli.evaluate import evaluate
@@ -196,6 +197,7 @@ def demo(
     run_demo(open_assessor(bundle, engine, threads), output)
 
 
+app.command()(bench)
 app.command()(evaluate)
 app.command()(verify)
 app.command()(build)
