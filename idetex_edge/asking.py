@@ -33,6 +33,7 @@ class Asker:
         self._manifest = bundle.manifest
         self._stop = frozenset(self._manifest.stop)
         self._max_pixels = max_pixels
+        self._maker = (bundle.identity, engine.name)
 
     def see(self, picture: ImageSource) -> EncodedImage:
         """Load a picture and run the vision encoder on it; raises ImageError when it is no good."""
@@ -47,8 +48,27 @@ class Asker:
             columns=patched.grid[1] // merge,
             path=os.fspath(picture) if isinstance(picture, str | os.PathLike) else None,
             encode_ms=milliseconds(time.perf_counter() - started),
+            made_by=self._maker,
             engine=self.engine,
         )
+
+    def accept(self, seen: EncodedImage) -> None:
+        """Make sure that requests can be put about a picture that was encoded or loaded before.
+
+        Raises RequestError when another Assessor, bundle or engine encoded it.
+        """
+        if seen.engine is self.engine:
+            return
+        if seen.engine is not None:
+            raise RequestError(
+                "this picture was encoded by another Assessor; encode it with the one you ask"
+            )
+        if seen.made_by != self._maker:
+            raise RequestError(
+                "this picture was encoded with another bundle or engine than "
+                f"{self._manifest.name} on {self.engine.name}; encode it again"
+            )
+        seen.take_up(self.engine)
 
     def prefill(self, seen: EncodedImage, requests: Sequence[Request]) -> list[Prefilled]:
         """Prefill all prompts, in their order; those with the same head fork from one stem."""

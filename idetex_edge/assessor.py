@@ -19,7 +19,7 @@ from idetex_edge.decoding import Reply, finish, generate
 from idetex_edge.encoded import EncodedImage
 from idetex_edge.engines import AUTO, load_engine
 from idetex_edge.engines.protocol import Floats
-from idetex_edge.errors import EngineError, RequestError
+from idetex_edge.errors import EngineError
 from idetex_edge.hub import bundle_folder
 from idetex_edge.image import MAX_PIXELS, ImageSource
 from idetex_edge.parsing import parse_description, parse_grounding, plain_text
@@ -207,10 +207,7 @@ class Assessor:
     def _seen(self, picture: Picture) -> EncodedImage:
         if not isinstance(picture, EncodedImage):
             return self.encode(picture)
-        if picture.engine is not self._engine:
-            raise RequestError(
-                "this picture was encoded by another Assessor; encode it with the one you ask"
-            )
+        self._asker.accept(picture)
         return picture
 
     def _stream(self, seen: EncodedImage, request: Request) -> Iterator[str]:
