@@ -11,6 +11,7 @@ from typing import Final, Literal, TypeAlias, overload
 
 import numpy as np
 
+from idetex_edge.asking import Asker, milliseconds
 from idetex_edge.boxes import overlap, to_thousandths
 from idetex_edge.bundle import Bundle, open_bundle
 from idetex_edge.confidence import box_confidences
@@ -18,13 +19,10 @@ from idetex_edge.decoding import Reply, finish, generate
 from idetex_edge.encoded import EncodedImage
 from idetex_edge.engines import AUTO, load_engine
 from idetex_edge.engines.protocol import Floats
-from idetex_edge.engines.protocol import Sequence as Cached
-from idetex_edge.errors import EngineError, RequestError
-from idetex_edge.grammar import Constraint
+from idetex_edge.errors import EngineError
 from idetex_edge.hub import bundle_folder
-from idetex_edge.image import MAX_PIXELS, ImageSource, load_image
+from idetex_edge.image import MAX_PIXELS, ImageSource
 from idetex_edge.parsing import parse_description, parse_grounding, plain_text
-from idetex_edge.positions import mrope_positions
 from idetex_edge.requests import (
     DESCRIPTION,
     GROUNDING,
@@ -35,9 +33,7 @@ from idetex_edge.requests import (
     region_request,
 )
 from idetex_edge.results import Answer, Assessment, Description, Distortion, Score
-from idetex_edge.sharing import Prefilled, Tail, prefill
-from idetex_edge.tokenizer import BundleTokenizer
-from idetex_edge.vocabulary import BOX_SCALE, IMAGE_PAD
+from idetex_edge.vocabulary import BOX_SCALE
 
 Picture: TypeAlias = ImageSource | EncodedImage
 """What every task takes: a path, bytes, PIL image, array or open file, or one already encoded."""
@@ -66,12 +62,10 @@ class Assessor:
         are refused before they are decoded. Raises BundleError when the bundle is not whole and
         EngineError when the engine is unknown or does not work here.
         """
-        self._bundle = open_bundle(NANO if bundle is None else bundle)
-        self._manifest = self._bundle.manifest
-        self._engine = load_engine(engine, self._bundle, threads)
-        self._tokenizer = BundleTokenizer(self._bundle)
-        self._stop = frozenset(self._manifest.stop)
-        self._max_pixels = max_pixels
+        opened = open_bundle(NANO if bundle is None else bundle)
+        self._engine = load_engine(engine, opened, threads)
+        self._asker = Asker(opened, self._engine, max_pixels)
+        self._tokenizer = self._asker.tokenizer
 
     @classmethod
     def from_pretrained(
@@ -93,12 +87,12 @@ class Assessor:
     @property
     def bundle(self) -> Bundle:
         """The bundle in use."""
-        return self._bundle
+        return self._asker.bundle
 
     @property
     def model(self) -> str:
         """The model's name, as in its manifest."""
-        return self._manifest.name
+        return self.bundle.manifest.name
 
     @property
     def engine(self) -> str:
@@ -107,23 +101,11 @@ class Assessor:
 
     def encode(self, picture: ImageSource) -> EncodedImage:
         """Load a picture and run the vision encoder on it; raises ImageError when it is no good."""
-        started = time.perf_counter()
-        image = load_image(picture, self._max_pixels)
-        patched = self._manifest.preprocessor.patchify(image)
-        merge = self._manifest.vision.merge
-        return EncodedImage(
-            image=image,
-            features=self._engine.encode(patched),
-            rows=patched.grid[0] // merge,
-            columns=patched.grid[1] // merge,
-            path=os.fspath(picture) if isinstance(picture, str | os.PathLike) else None,
-            encode_ms=_milliseconds(time.perf_counter() - started),
-            engine=self._engine,
-        )
+        return self._asker.see(picture)
 
     def score(self, picture: Picture) -> Score:
         """How good the picture is, read from the probabilities of the five level words."""
-        return self._read_score(self._prefill(self._seen(picture), [SCORE])[0].logits)
+        return self._read_score(self._asker.prefill(self._seen(picture), [SCORE])[0].logits)
 
     def ground(
         self,
@@ -165,7 +147,7 @@ class Assessor:
         requests = [choice_request(question, choices) for question, choices in questions]
         if not requests:
             return []
-        prompts = self._prefill(self._seen(picture), requests)
+        prompts = self._asker.prefill(self._seen(picture), requests)
         return [
             self._read_choice(prompt.logits, choices)
             for prompt, (_, choices) in zip(prompts, questions, strict=True)
@@ -185,17 +167,17 @@ class Assessor:
         seen = self._seen(picture)
         if stream:
             return self._stream(seen, DESCRIPTION)
-        return self._read_description(self._answers(seen, [DESCRIPTION])[0], seen)
+        return self._read_description(self._asker.answers(seen, [DESCRIPTION])[0], seen)
 
     def assess(self, picture: Picture) -> Assessment:
         """Everything at once: score, distortions and description, over one shared prefix."""
         seen = self._seen(picture)
         started = time.perf_counter()
         requests = (SCORE, GROUNDING, DESCRIPTION)
-        prompts = self._prefill(seen, requests)
+        prompts = self._asker.prefill(seen, requests)
         score = self._read_score(prompts[0].logits)
         prefilled = time.perf_counter()
-        replies = [self._reply(*pair) for pair in zip(prompts[1:], requests[1:], strict=True)]
+        replies = [self._asker.reply(*pair) for pair in zip(prompts[1:], requests[1:], strict=True)]
         finish(self._engine, replies)
         found = self._read_boxes(replies[0], seen)
         description = self._read_description(replies[1], seen)
@@ -211,9 +193,9 @@ class Assessor:
             description=plain_text(description.text),
             timings={
                 "encode": seen.encode_ms,
-                "prefill": _milliseconds(prefilled - started),
-                "decode": _milliseconds(decoded - prefilled),
-                "total": _milliseconds(seen.encode_ms / 1000 + decoded - started),
+                "prefill": milliseconds(prefilled - started),
+                "decode": milliseconds(decoded - prefilled),
+                "total": milliseconds(seen.encode_ms / 1000 + decoded - started),
             },
             model=self.model,
             width=seen.image.width,
@@ -225,70 +207,11 @@ class Assessor:
     def _seen(self, picture: Picture) -> EncodedImage:
         if not isinstance(picture, EncodedImage):
             return self.encode(picture)
-        if picture.engine is not self._engine:
-            raise RequestError(
-                "this picture was encoded by another Assessor; encode it with the one you ask"
-            )
+        self._asker.accept(picture)
         return picture
 
-    def _stem(self, seen: EncodedImage, head: str) -> Cached:
-        """The sequence [head + picture], prefilled the first time it is needed."""
-        if head not in seen.stems:
-            before = self._tokenizer.encode(head)
-            image_token = self._manifest.tokens[IMAGE_PAD]
-            ids = [*before, *([image_token] * len(seen.features))]
-            merge = self._manifest.vision.merge
-            positions, _ = mrope_positions(
-                ids,
-                image_token=image_token,
-                grid=(seen.rows * merge, seen.columns * merge),
-                merge_size=merge,
-            )
-            embeddings = np.concatenate((self._engine.embed(before), seen.features))
-            stem = self._engine.start(len(ids))
-            self._engine.extend(stem, embeddings, positions)
-            seen.stems[head] = stem
-        return seen.stems[head]
-
-    def _prefill(self, seen: EncodedImage, requests: Sequence[Request]) -> list[Prefilled]:
-        """Prefill all prompts, in their order; those with the same head fork from one stem."""
-        by_head: dict[str, list[int]] = {}
-        for index, request in enumerate(requests):
-            head = self._manifest.prompts[request.task].head(seen.columns, seen.rows)
-            by_head.setdefault(head, []).append(index)
-        found: dict[int, Prefilled] = {}
-        for head, members in by_head.items():
-            stem = self._stem(seen, head)
-            tails = [self._tail(requests[member], stem.length) for member in members]
-            found.update(zip(members, prefill(self._engine, stem, tails), strict=True))
-        return [found[index] for index in range(len(requests))]
-
-    def _tail(self, request: Request, before: int) -> Tail:
-        tokens = self._tokenizer.encode(self._manifest.prompts[request.task].tail(**request.fields))
-        room = self._manifest.text.max_context - before - len(tokens)
-        if room < min(request.limit, 1):
-            raise RequestError(
-                f"picture and question take {before + len(tokens)} tokens and leave no room for an "
-                f"answer in the model's {before + len(tokens) + room}; ask a shorter question"
-            )
-        return Tail(tokens, min(request.limit, room))
-
-    def _reply(self, prompt: Prefilled, request: Request) -> Reply:
-        sequence, constraint = prompt.sequence, None
-        assert sequence is not None, "requests with a limit keep their sequence"
-        limit = min(request.limit, self._manifest.text.max_context - sequence.length)
-        if request.grammar is not None:
-            constraint = Constraint(self._tokenizer.guide, request.grammar)
-        return Reply(sequence, prompt.logits, self._stop, limit, constraint)
-
-    def _answers(self, seen: EncodedImage, requests: Sequence[Request]) -> list[Reply]:
-        prompts = self._prefill(seen, requests)
-        replies = [self._reply(*pair) for pair in zip(prompts, requests, strict=True)]
-        finish(self._engine, replies)
-        return replies
-
     def _stream(self, seen: EncodedImage, request: Request) -> Iterator[str]:
-        reply = self._reply(self._prefill(seen, [request])[0], request)
+        reply = self._asker.reply(self._asker.prefill(seen, [request])[0], request)
         told = 0
         for _ in generate(self._engine, [reply]):
             piece = self._tokenizer.decode(reply.tokens[told:])
@@ -298,7 +221,7 @@ class Assessor:
                 told = len(reply.tokens)
 
     def _grounded(self, seen: EncodedImage, request: Request) -> list[Distortion]:
-        return self._read_boxes(self._answers(seen, [request])[0], seen)
+        return self._read_boxes(self._asker.answers(seen, [request])[0], seen)
 
     def _read_boxes(self, reply: Reply, seen: EncodedImage) -> list[Distortion]:
         pieces = [self._tokenizer.decode([token]) for token in reply.tokens]
@@ -333,7 +256,3 @@ def _softmax(logits: Floats) -> list[float]:
         raise EngineError("the model's logits overflowed; try another engine, or check the bundle")
     weights = np.exp(logits.astype(np.float64) - logits.max())
     return [float(weight) for weight in weights / weights.sum()]
-
-
-def _milliseconds(seconds: float) -> float:
-    return round(seconds * 1000, 3)

@@ -149,6 +149,11 @@ class Bundle:
         """Where a file that the manifest lists lies."""
         return self.path / name
 
+    @property
+    def identity(self) -> str:
+        """What tells it from every other bundle: a SHA-256 over its manifest and so its files."""
+        return hashlib.sha256(json.dumps(self.manifest.to_dict()).encode()).hexdigest()
+
 
 def open_bundle(path: str | os.PathLike[str]) -> Bundle:
     """Open and check a bundle folder.

@@ -27,9 +27,13 @@ class Tail:
 
 @dataclass(frozen=True, slots=True)
 class Prefilled:
-    """The logits [vocab] of a prompt's last token, and its sequence to write an answer behind."""
+    """A prompt: the logits [vocab] of its last token, and how many tokens it has, all counted.
+
+    sequence: what an answer is to be written behind, if one is.
+    """
 
     logits: Floats
+    length: int
     sequence: Cached | None
 
 
@@ -52,7 +56,7 @@ class _Trie:
 
     def __init__(self, engine: Engine, stem: Cached, tails: Sequence[Tail]) -> None:
         self.found: dict[int, Prefilled] = {}
-        self._engine, self._tails = engine, tails
+        self._engine, self._tails, self._stem_length = engine, tails, stem.length
         self._capacity = stem.length + max(len(tail.tokens) + tail.room for tail in tails)
 
     def branch(self, sequence: Cached, members: Sequence[int], depth: int) -> None:
@@ -80,12 +84,13 @@ class _Trie:
         longer = [m for m in members if len(tails[m].tokens) > end]
         if longer:
             self.branch(sequence, longer, end)
-        self.found.update((member, Prefilled(logits, None)) for member in ended)
+        length = self._stem_length + end
+        self.found.update((member, Prefilled(logits, length, None)) for member in ended)
         if written := [m for m in ended if tails[m].room]:
             alone = len(members) == 1
             copies = [sequence] if alone else engine.fork(sequence, len(written), capacity)
             for member, copy in zip(written, copies, strict=True):
-                self.found[member] = Prefilled(logits, copy)
+                self.found[member] = Prefilled(logits, length, copy)
 
 
 def _common(runs: Sequence[list[int]]) -> list[int]:

@@ -69,6 +69,7 @@ def last_logits(assessor: Assessor, seen: EncodedImage, task: str, **fields: str
         grid=(seen.rows * merge, seen.columns * merge),
         merge_size=merge,
     )
+    assert seen.engine is not None
     embeddings = seen.engine.embed(ids)
     embeddings[ids == image_token] = seen.features
     return seen.engine.extend(seen.engine.start(len(ids)), embeddings, positions)

@@ -11,6 +11,7 @@ from idetex_edge.batch.folder import assess_to_table
 from idetex_edge.batch.tables import check_table
 from idetex_edge.cli import views
 from idetex_edge.cli.batch import batch
+from idetex_edge.cli.bench import bench
 from idetex_edge.cli.build import build
 from idetex_edge.cli.demo import run_demo
 from idetex_edge.cli.doctor import doctor
@@ -223,6 +224,7 @@ def demo(
     run_demo(open_assessor(bundle, engine, threads), output)
 
 
+app.command()(bench)
 app.command()(evaluate)
 app.command()(verify)
 app.command()(build)

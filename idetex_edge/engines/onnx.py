@@ -171,6 +171,26 @@ class OnnxEngine:
             sequence.next_position += 1
         return logits
 
+    def keep(self, sequence: Sequence) -> npt.NDArray[np.floating[Any]]:
+        """See `KeepingEngine.keep`: [layers, 2, kv_heads, length, head_dim]."""
+        mine = _own(sequence)
+        return mine.cache.data[:, :, mine.row, :, : mine.length].copy()
+
+    def restore(self, kept: npt.NDArray[np.floating[Any]], next_position: int) -> Sequence:
+        """See `KeepingEngine.restore`."""
+        facts = self._text
+        length = kept.shape[3] if kept.ndim == 5 else 0
+        expected = (facts.layers, 2, facts.kv_heads, length, facts.head_dim)
+        if kept.shape != expected or kept.dtype != self._cache.dtype or not next_position > 0:
+            raise RequestError(
+                f"keys and values {kept.dtype} {list(kept.shape)} are not {self._cache.dtype} "
+                f"{list(expected)} of this model; encode the picture again"
+            )
+        self._check_room(length)
+        cache = KvCache(facts, self._cache, 1, length)
+        cache.data[:, :, 0, :, :length] = kept
+        return CachedSequence(cache, 0, length, next_position)
+
     def _check_room(self, tokens: int) -> None:
         if not 0 < tokens <= self._text.max_context:
             raise RequestError(

@@ -6,7 +6,7 @@ Time and memory are spent where a method says so; nothing is computed ahead or k
 from __future__ import annotations
 
 from collections.abc import Sequence as List
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -82,4 +82,17 @@ class Engine(Protocol):
         Each token takes its sequence's `next_position`. Lengths may differ, and any non-empty
         sequences of this engine may decode together, forks of one another most cheaply.
         """
+        ...
+
+
+@runtime_checkable
+class KeepingEngine(Engine, Protocol):
+    """An engine that gives a sequence's keys and values away, and takes them back."""
+
+    def keep(self, sequence: Sequence) -> npt.NDArray[np.floating[Any]]:
+        """Copy a sequence's keys and values, in a form that this kind of engine knows."""
+        ...
+
+    def restore(self, kept: npt.NDArray[np.floating[Any]], next_position: int) -> Sequence:
+        """Make the sequence again; raises RequestError when the array is none of this model's."""
         ...
