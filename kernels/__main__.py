@@ -51,7 +51,13 @@ def build_command(
             raise BuildError(f"cannot read {bundle}/manifest.json: {error}") from None
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+    with Progress(
+        *columns,
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as progress:
         task = progress.add_task("compiling", total=None)
 
         def advance(name: str, done: int, total: int) -> None:

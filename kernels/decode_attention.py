@@ -183,7 +183,7 @@ def variant(
             "BLOCK_S": 32 if shared else 64,
             "QUANTIZED": cache == "int8",
         },
-        warps=4,
+        warps=8 if shared and head_dim > 64 else 4,
     )
 
 

@@ -133,7 +133,7 @@ def variant(head_dim: int, cache: str, floats: str = "fp16") -> Variant:
             "BLOCK_S": 32,
             "QUANTIZED": cache == "int8",
         },
-        warps=4,
+        warps=8 if head_dim > 64 else 4,
     )
 
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 pytest.importorskip("triton", reason="Triton has no build for this platform")
 
 from kernels import append, configurations, decode_attention, linear, prefill_attention, projector
+from kernels.__main__ import main
 from kernels.arches import SHARED_LIMITS
 from kernels.build import BuildError, build, compile_variant, excess
 from kernels.configurations import MODELS, WEIGHTS, Shape, needed, shape_of
@@ -89,18 +89,30 @@ def test_names_tell_variants_apart() -> None:
 
 def test_a_bundle_says_what_it_needs(tmp_path: Path) -> None:
     assert shape_of(NANO / "manifest.json") == MODELS["nano"] == Shape(64, 2, 256, 64, 192)
-    (tmp_path / "manifest.json").write_text("{}")
-    command = [sys.executable, "-m", "kernels", "build", "--output", str(tmp_path)]
-    for options, message in (
-        (["--bundle", str(tmp_path)], "manifest.json"),
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
         (["--precision", "int3"], "unknown precision 'int3'"),
         (["--arch", "sm_5"], "unknown architecture sm_5"),
-    ):
-        done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
-        assert done.returncode == 1
-        assert done.stderr.startswith("error: ")
-        assert message in done.stderr
-        assert done.stderr.count("\n") == 1
+        (["--bundle", "nowhere"], "cannot read nowhere/manifest.json"),
+    ],
+)
+def test_wrong_calls_end_in_one_line(
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["kernels", "build", "--output", str(tmp_path), *options])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {message}")
+    assert error.count("\n") == 1
 
 
 def test_precisions_are_forms() -> None:
