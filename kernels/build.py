@@ -26,6 +26,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import triton
+from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
@@ -68,7 +69,7 @@ def compile_variant(variant: Variant, arch: str) -> Built:
         "enable_fp_fusion": True,
     }
     # Line tables would put this machine's paths into the files, and double their size.
-    triton.knobs.compilation.disable_line_info = True
+    knobs.compilation.disable_line_info = True
     try:
         done = triton.compile(source, target=target, options=options)
     except Exception as error:
@@ -156,7 +157,7 @@ def _usage(cubin: bytes) -> dict[str, int]:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"
         path.write_bytes(cubin)
-        command = [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", str(path)]
+        command = [knobs.nvidia.cuobjdump.path, "--dump-resource-usage", str(path)]
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found = dict(re.findall(r"(REG|STACK|LOCAL):(\d+)", text))
     return {

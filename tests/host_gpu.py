@@ -220,7 +220,7 @@ class HostGpu:
         self._check(address, size)
         assert address % dtype.itemsize == 0
         memory = (ctypes.c_uint8 * size).from_address(address)
-        return np.frombuffer(memory, dtype).reshape(shape)
+        return np.ctypeslib.as_array(memory).view(dtype).reshape(shape)
 
     def _check(self, address: int, size: int) -> None:
         inside = any(a <= address and address + size <= a + n for a, (n, _) in self._live.items())
@@ -289,9 +289,9 @@ def _append(run: Launch) -> None:
     positions = run.tensor("positions", 3, tokens)
     rows = int(positions.max()) + 1
     sections = (run["time"], run["height"], size // 2 - run["time"] - run["height"])
-    tables = (run.tensor(name, rows, size // 2) for name in ("cos", "sin"))
+    cos, sin = (run.tensor(name, rows, size // 2) for name in ("cos", "sin"))
     qkv = run.tensor("qkv", tokens, (heads + 2 * kv_heads) * size)
-    q, *new = append.reference(qkv, *tables, positions, sections, heads, kv_heads)
+    q, *new = append.reference(qkv, cos, sin, positions, sections, heads, kv_heads)
     run.array("query", tokens, heads, size)[:] = q.numpy()
     slots = run.array("slots", tokens)
     assert len(set(slots.tolist())) == tokens
@@ -344,7 +344,8 @@ def _prefill_attention(run: Launch) -> None:
     tokens = int((blocks[:, 0] + blocks[:, 1]).max())
     assert blocks[:, 1].max() <= prefill_attention.QUERIES
     query = run.tensor("query", tokens, heads, size)
-    found = prefill_attention.reference(query, *run.cache()[1], blocks.tolist(), runs)
+    keys, values = run.cache()[1]
+    found = prefill_attention.reference(query, keys, values, blocks.tolist(), runs)
     run.array("output", tokens, heads, size)[:] = found.numpy()
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip("triton", reason="Triton has no build for this platform")
 
@@ -33,3 +34,12 @@ def test_kernels_know_neither_half_of_the_project() -> None:
         "sys.exit(any(name.split('.')[0] in ('idetex_edge', 'export') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to measure on")
+def test_the_benchmark_says_in_one_line_that_there_is_no_gpu() -> None:
+    script = Path(__file__).parents[1] / "benchmarks" / "kernels.py"
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    assert done.stdout == ""
+    assert done.stderr == "no NVIDIA GPU here: nothing was measured\n"

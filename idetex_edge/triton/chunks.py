@@ -55,8 +55,13 @@ def chunks_of(chains: Sequence[Chain], members: int) -> Chunks:
             rows += some
     counted = np.bincount(rows, minlength=len(chains))
     return Chunks(
-        *(np.array(table, np.int32).reshape(-1, 4) for table in (single, shared)),
+        _table(single),
+        _table(shared),
         np.array(rows, np.int32),
         np.concatenate(([0], np.cumsum(counted))).astype(np.int32),
         np.argsort(rows, kind="stable").astype(np.int32),
     )
+
+
+def _table(chunks: Sequence[tuple[int, int, int, int]]) -> Table:
+    return np.array(chunks, np.int32).reshape(-1, 4)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import weakref
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,11 @@ from idetex_edge.errors import EngineError
 def cuda_driver() -> Any:  # noqa: ANN401 (an untyped module)
     """The module `cuda.bindings.driver`; raises EngineError when it is not installed."""
     try:
-        from cuda.bindings import driver
+        return import_module("cuda.bindings.driver")
     except ImportError:
         raise EngineError(
             "the triton engine needs cuda-bindings; pip install 'idetex-edge[triton]'"
         ) from None
-    return driver
 
 
 class Device:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import struct
 from collections.abc import Mapping
 from typing import Final
 
@@ -11,11 +12,8 @@ from idetex_edge.errors import BundleError, EngineError
 from idetex_edge.triton.contents import CONTENTS, Contents, KernelFacts
 from idetex_edge.triton.driver import Device
 
-_C_TYPES: Final[Mapping[str, type[ctypes.c_uint64 | ctypes.c_int32 | ctypes.c_float]]] = {
-    "i32": ctypes.c_int32,
-    "i32:16": ctypes.c_int32,
-    "fp32": ctypes.c_float,
-}
+_FORMATS: Final[Mapping[str, str]] = {"i32": "i", "i32:16": "i", "fp32": "f"}
+"""How `struct` packs an argument; all others are addresses."""
 _SLOT: Final = 8
 """Each argument lies at a multiple of this many bytes, which suits every type."""
 
@@ -37,13 +35,11 @@ class Kernel:
         types = self._facts.arguments
         values = [*arguments, *([0] * (len(types) - len(arguments)))]
         packed = (ctypes.c_uint64 * len(types))()
-        start = ctypes.addressof(packed)
         for i, (kind, value) in enumerate(zip(types, values, strict=True)):
-            c_type = ctypes.c_uint64 if kind.startswith("*") else _C_TYPES[kind]
             if kind == "i32:16" and value % 16:
                 raise EngineError(f"{self._facts.function} needs a multiple of 16, not {value}")
-            field = c_type.from_address(start + i * _SLOT)
-            field.value = value if c_type is ctypes.c_float else int(value)
+            struct.pack_into(_FORMATS.get(kind, "Q"), packed, i * _SLOT, value)
+        start = ctypes.addressof(packed)
         pointers = (ctypes.c_void_p * len(types))(*(start + i * _SLOT for i in range(len(types))))
         self._device.launch(
             self._handle,
