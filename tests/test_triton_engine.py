@@ -7,6 +7,7 @@ import json
 import shutil
 from dataclasses import replace
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from idetex_edge import Assessor
 from idetex_edge.bundle import Bundle, open_bundle
 from idetex_edge.engines import Engine, Sequence, load_engine
 from idetex_edge.engines.triton import TritonEngine
-from idetex_edge.errors import EngineError, ExportError, RequestError
+from idetex_edge.errors import EngineError, ExportError, OutputError, RequestError
 from idetex_edge.triton.chunks import SLOTS, chunks_of
 from idetex_edge.triton.slots import Chain, Slots
 from kernels.configurations import WEIGHTS, needed, shape_of
@@ -355,6 +356,41 @@ def test_segments_are_free_again_when_no_chain_holds_them() -> None:
     del fork
     assert slots.free == 256
     assert slots.take(256).room == 256, "what was given back is one piece again"
+
+
+def test_the_pretended_driver_has_the_real_ones_functions() -> None:
+    """Names, and how many arguments each takes, as cuda-bindings documents them."""
+    driver = pytest.importorskip("cuda.bindings.driver")
+    for name in [name for name in vars(HostGpu) if name.startswith("cu")]:
+        documented = str(getattr(driver, name).__doc__).splitlines()[0]
+        count = documented.split("(", 1)[1].count(",") + ("()" not in documented)
+        assert count == len(signature(getattr(HostGpu, name)).parameters) - 1, documented
+    for kind in ("CUdevice_attribute", "CUfunction_attribute", "CUstreamCaptureMode"):
+        for value in vars(getattr(HostGpu, kind)):
+            assert hasattr(getattr(driver, kind), value)
+
+
+def test_a_part_that_cannot_be_made_leaves_the_bundle_as_it_was(
+    tiny_checkpoint: Path, tiny_bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny_bundle_path, tmp_path / "bundle")
+    bundle, checkpoint = open_bundle(tmp_path / "bundle"), open_checkpoint(tiny_checkpoint)
+    before = {path.name: path.read_bytes() for path in bundle.path.iterdir()}
+    (tmp_path / "unfinished" / "sm_87").mkdir(parents=True)
+    with pytest.raises(ExportError, match="holds no kernels"):
+        add_triton(bundle, checkpoint, tmp_path / "unfinished", "fp16", "float", quiet)
+    kernels = pretended_build(tmp_path / "kernels", variants_of(bundle.path, "fp16"))
+    with pytest.raises(ExportError, match="unknown precision 'fp8'"):
+        add_triton(bundle, checkpoint, kernels, "fp8", "float", quiet)
+
+    def full(self: Path, target: Path) -> Path:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OutputError, match="no space left"):
+        add_triton(bundle, checkpoint, kernels, "fp16", "float", quiet)
+    monkeypatch.undo()
+    assert {path.name: path.read_bytes() for path in bundle.path.iterdir()} == before
 
 
 def test_precisions_have_their_kernels() -> None:

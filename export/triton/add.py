@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
-from io import BytesIO
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
 from export.checkpoint import Checkpoint, read_json
 from export.triton.weights import PRECISIONS, Writer, write_weights
-from idetex_edge.bundle import Bundle, add_files
-from idetex_edge.errors import ExportError
+from idetex_edge.bundle import Bundle, add_files, file_facts
+from idetex_edge.errors import ExportError, OutputError
 from idetex_edge.triton.contents import (
     CONTENTS,
     WEIGHTS,
@@ -49,13 +48,23 @@ def add_triton(
             f"the bundle is not of {checkpoint.name}: their shapes differ; give the checkpoint "
             "that it was made from"
         )
-    file, total = BytesIO(), checkpoint.vision.layers + checkpoint.text.layers + 1
-    writer = Writer(file)
-    for done, layer in enumerate(write_weights(checkpoint, precision, writer), 1):
-        advance(layer, done, total)
-    images = {folder.name: _kernels(folder) for folder in sorted(kernels.glob("sm_*"))}
+    folders = sorted(index.parent for index in kernels.glob("sm_*/index.json"))
+    images = {folder.name: _kernels(folder) for folder in folders}
     if not images:
         raise ExportError(f"{kernels} holds no kernels; make them with python -m kernels build")
+    total = checkpoint.vision.layers + checkpoint.text.layers + 1
+    path = bundle.file(WEIGHTS)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            writer = Writer(file)
+            for done, layer in enumerate(write_weights(checkpoint, precision, writer), 1):
+                advance(layer, done, total)
+        part.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error}; make room for it") from None
+    finally:
+        part.unlink(missing_ok=True)
     plain = "visual.blocks.0.mlp.fc1.weight" in checkpoint.weights
     contents = Contents(
         cache=cache,
@@ -68,8 +77,9 @@ def add_triton(
         kernels={arch: facts for arch, (facts, _) in images.items()},
     )
     files = {facts.file: data for facts, data in images.values()}
-    files |= {WEIGHTS: file.getvalue(), CONTENTS: json.dumps(asdict(contents)).encode()}
-    return add_files(bundle, files)
+    files[CONTENTS] = json.dumps(asdict(contents)).encode()
+    listed = bundle.manifest.files | {WEIGHTS: file_facts(path)}
+    return add_files(replace(bundle, manifest=replace(bundle.manifest, files=listed)), files)
 
 
 def _kernels(folder: Path) -> tuple[KernelsFacts, bytes]:
