@@ -73,7 +73,10 @@ def compile_variant(variant: Variant, arch: str) -> Built:
     try:
         done = triton.compile(source, target=target, options=options)
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        # The assembler's own words stand somewhere inside Triton's report of them.
+        telling = [line for word in ("fatal", "error") for line in lines if word in line]
+        reason = [*telling, lines[-1]][0].strip()
         raise BuildError(f"{variant.name} does not compile for {arch}: {reason}") from None
     cubin, ptx = bytes(done.asm["cubin"]), str(done.asm["ptx"])
     arguments = [*variant.types.items()]
@@ -131,9 +134,9 @@ def build(
             (folder / f"{name}.cubin").write_bytes(built.cubin)
             (folder / f"{name}.ptx").write_text(built.ptx)
             entries[arch][name] = built.entry
+            if len(entries[arch]) == len(names):
+                write_index(folder, arch, entries[arch])
             advance(f"{name} {arch}", sum(map(len, entries.values())), len(tasks))
-    for arch, kernels in entries.items():
-        write_index(output / arch, arch, kernels)
 
 
 def write_index(folder: Path, arch: str, kernels: dict[str, Any]) -> None:
