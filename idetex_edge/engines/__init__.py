@@ -22,7 +22,16 @@ def _onnx_cpu(bundle: Bundle, threads: int | None) -> Engine:
     return OnnxEngine(bundle, threads)
 
 
-ENGINES: Final[Mapping[str, Callable[[Bundle, int | None], Engine]]] = {"onnx:cpu": _onnx_cpu}
+def _triton(bundle: Bundle, threads: int | None) -> Engine:
+    from idetex_edge.engines.triton import TritonEngine
+
+    return TritonEngine(bundle)
+
+
+ENGINES: Final[Mapping[str, Callable[[Bundle, int | None], Engine]]] = {
+    "onnx:cpu": _onnx_cpu,
+    "triton": _triton,
+}
 """Every engine by name, the one preferred by "auto" first."""
 
 _ALIASES: Final = {"onnx": "onnx:cpu"}

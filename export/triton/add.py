@@ -1,0 +1,103 @@
+"""Give a bundle its part for GPUs: `triton.json`, weights, and a file of kernels for each GPU."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Final
+
+from export.checkpoint import Checkpoint, read_json
+from export.triton.weights import PRECISIONS, Writer, write_weights
+from idetex_edge.bundle import Bundle, add_files, file_facts
+from idetex_edge.errors import ExportError, OutputError
+from idetex_edge.triton.contents import (
+    CONTENTS,
+    WEIGHTS,
+    Contents,
+    KernelFacts,
+    KernelsFacts,
+)
+
+CACHES: Final = ("int8", "float")
+_VISION_EPSILON: Final = 1e-6
+
+
+def add_triton(
+    bundle: Bundle,
+    checkpoint: Checkpoint,
+    kernels: Path,
+    precision: str,
+    cache: str,
+    advance: Callable[[str, int, int], None],
+) -> Bundle:
+    """Add a checkpoint's weights and the kernels in `kernels` (`python -m kernels build`).
+
+    precision: "fp16", "int8" or "int4". cache: "int8" or "float", what keys and values are held in.
+    Raises ExportError when bundle and checkpoint are of different models, there are no kernels, or
+    a name is unknown; OutputError when the bundle cannot be written.
+    """
+    if precision not in PRECISIONS or cache not in CACHES:
+        raise ExportError(
+            f"unknown precision {precision!r} or cache {cache!r}; known are "
+            f"{', '.join(PRECISIONS)}, and {', '.join(CACHES)}"
+        )
+    if (bundle.manifest.text, bundle.manifest.vision) != (checkpoint.text, checkpoint.vision):
+        raise ExportError(
+            f"the bundle is not of {checkpoint.name}: their shapes differ; give the checkpoint "
+            "that it was made from"
+        )
+    folders = sorted(index.parent for index in kernels.glob("sm_*/index.json"))
+    images = {folder.name: _kernels(folder) for folder in folders}
+    if not images:
+        raise ExportError(f"{kernels} holds no kernels; make them with python -m kernels build")
+    total = checkpoint.vision.layers + checkpoint.text.layers + 1
+    path = bundle.file(WEIGHTS)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            writer = Writer(file)
+            for done, layer in enumerate(write_weights(checkpoint, precision, writer), 1):
+                advance(layer, done, total)
+        part.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error}; make room for it") from None
+    finally:
+        part.unlink(missing_ok=True)
+    plain = "visual.blocks.0.mlp.fc1.weight" in checkpoint.weights
+    contents = Contents(
+        cache=cache,
+        epsilon=checkpoint.norm_epsilon,
+        vision_epsilon=_VISION_EPSILON,
+        norm="layer" if "visual.merger.ln_q.bias" in checkpoint.weights else "rms",
+        vision_activation=checkpoint.vision_activation if plain else "",
+        forms=writer.forms,
+        tensors=writer.tensors,
+        kernels={arch: facts for arch, (facts, _) in images.items()},
+    )
+    files = {facts.file: data for facts, data in images.values()}
+    files[CONTENTS] = json.dumps(asdict(contents)).encode()
+    listed = bundle.manifest.files | {WEIGHTS: file_facts(path)}
+    return add_files(replace(bundle, manifest=replace(bundle.manifest, files=listed)), files)
+
+
+def _kernels(folder: Path) -> tuple[KernelsFacts, bytes]:
+    """One architecture's cubins in a row, and where each lies."""
+    index: dict[str, Any] = read_json(folder / "index.json")
+    data, found = bytearray(), dict[str, KernelFacts]()
+    for name, entry in index["kernels"].items():
+        cubin = (folder / f"{name}.cubin").read_bytes()
+        constants = entry["constants"]
+        found[name] = KernelFacts(
+            function=entry["function"],
+            offset=len(data),
+            bytes=len(cubin),
+            warps=entry["warps"],
+            shared=entry["shared"],
+            arguments=tuple(kind for _, kind in entry["arguments"]),
+            rows=constants.get("BLOCK_M", 1),
+            outputs=constants.get("BLOCK_N", 1),
+        )
+        data += cubin
+    return KernelsFacts(f"triton.{index['arch']}.bin", found), bytes(data)

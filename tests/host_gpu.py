@@ -1,0 +1,406 @@
+"""A GPU made of host memory: the CUDA driver's functions, on which kernels' references run.
+
+It stands in for `cuda.bindings.driver`. Memory is checked: an access outside a live allocation
+fails, and so does one that is misaligned. A cubin is the name of a variant; launching it unpacks
+the arguments by the variant's types, calls the plain reference of its kernel, and writes what that
+gives, rounded as the kernel rounds. While a stream is captured, nothing runs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from itertools import count
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+from kernels import append, decode_attention, linear, norm, prefill_attention, projector
+from kernels.variant import Variant
+
+_DTYPES: Mapping[str, Any] = {
+    "*fp16": np.float16,
+    "*fp32": np.float32,
+    "*i32": np.int32,
+    "*i8": np.int8,
+    "*u8": np.uint8,
+}
+_C_TYPES: Mapping[str, Any] = {"i32": ctypes.c_int32, "fp32": ctypes.c_float}
+
+
+class Code(IntEnum):
+    CUDA_SUCCESS = 0
+    CUDA_ERROR_OUT_OF_MEMORY = 2
+    CUDA_ERROR_NO_DEVICE = 100
+
+
+@dataclass
+class HostGpu:
+    """The driver's interface. `arch`: major and minor compute capability."""
+
+    variants: Iterable[Variant]
+    arch: tuple[int, int] = (8, 7)
+    devices: int = 1
+    memory: int = 2**31
+    launches: list[str] = field(default_factory=list[str])
+    copies: int = 0
+    replays: int = 0
+    scratch: int = 2
+
+    CUdevice_attribute = SimpleNamespace(
+        CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR=0,
+        CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR=1,
+    )
+    CUfunction_attribute = SimpleNamespace(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8)
+    CUstreamCaptureMode = SimpleNamespace(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL=1)
+
+    def __post_init__(self) -> None:
+        self._variants = {variant.name: variant for variant in self.variants}
+        self._live: dict[int, tuple[int, Any]] = {}
+        self._loaded: dict[int, str] = {}
+        self._captured: list[Callable[[], None]] | None = None
+        self._graphs: dict[int, list[Callable[[], None]]] = {}
+        self._current = False
+        self._handles = count(1)
+
+    @property
+    def allocated(self) -> int:
+        """Bytes of device and pinned memory that are not freed."""
+        return sum(size for size, _ in self._live.values())
+
+    @property
+    def held(self) -> int:
+        """Modules and graphs that are not freed."""
+        return len(self._loaded) + len(self._graphs)
+
+    # The driver's functions, each as cuda-bindings has it: a code, then the results.
+
+    def cuInit(self, flags: int) -> tuple[Code]:
+        return (Code.CUDA_SUCCESS,)
+
+    def cuDeviceGetCount(self) -> tuple[Code, int]:
+        return Code.CUDA_SUCCESS, self.devices
+
+    def cuDeviceGet(self, index: int) -> tuple[Code, int]:
+        return Code.CUDA_SUCCESS, index
+
+    def cuDeviceGetAttribute(self, kind: int, device: int) -> tuple[Code, int]:
+        return Code.CUDA_SUCCESS, self.arch[kind]
+
+    def cuDevicePrimaryCtxRetain(self, device: int) -> tuple[Code, str]:
+        return Code.CUDA_SUCCESS, "context"
+
+    def cuDevicePrimaryCtxRelease(self, device: int) -> tuple[Code]:
+        return (Code.CUDA_SUCCESS,)
+
+    def cuCtxSetCurrent(self, context: str) -> tuple[Code]:
+        assert context == "context"
+        self._current = True
+        return (Code.CUDA_SUCCESS,)
+
+    def cuStreamCreate(self, flags: int) -> tuple[Code, str]:
+        return Code.CUDA_SUCCESS, "stream"
+
+    def cuMemAlloc(self, size: int) -> tuple[Code, int]:
+        assert self._current
+        assert self._captured is None, "memory is not allocated while a stream is captured"
+        if self.allocated + size > self.memory:
+            return Code.CUDA_ERROR_OUT_OF_MEMORY, 0
+        # Filled with NaN: nobody may count on zeros.
+        block = np.full(size + 256, 0xFF, np.uint8)
+        address = -(-block.ctypes.data // 256) * 256
+        self._live[address] = (size, block)
+        return Code.CUDA_SUCCESS, address
+
+    def cuMemFree(self, address: int) -> tuple[Code]:
+        del self._live[address]
+        return (Code.CUDA_SUCCESS,)
+
+    cuMemAllocHost = cuMemAlloc
+    cuMemFreeHost = cuMemFree
+
+    def cuMemcpyHtoDAsync(self, to: int, source: int, size: int, stream: str) -> tuple[Code]:
+        self.copies += 1
+        return self._do(lambda: self._copy(to, source, size, to), source)
+
+    def cuMemcpyDtoHAsync(self, to: int, source: int, size: int, stream: str) -> tuple[Code]:
+        self.copies += 1
+        return self._do(lambda: self._copy(to, source, size, source), to)
+
+    def cuStreamSynchronize(self, stream: str) -> tuple[Code]:
+        assert self._captured is None, "a captured stream cannot be waited for"
+        return (Code.CUDA_SUCCESS,)
+
+    def cuModuleLoadData(self, image: bytes) -> tuple[Code, int]:
+        assert self._captured is None, "modules are not loaded while a stream is captured"
+        name = image.decode().strip()
+        assert name in self._variants
+        handle = next(self._handles)
+        self._loaded[handle] = name
+        return Code.CUDA_SUCCESS, handle
+
+    def cuModuleUnload(self, module: int) -> tuple[Code]:
+        del self._loaded[module]
+        return (Code.CUDA_SUCCESS,)
+
+    def cuModuleGetFunction(self, module: int, function: bytes) -> tuple[Code, str]:
+        name = self._loaded[module]
+        kernel: Any = self._variants[name].kernel
+        assert function.decode() == kernel.__name__
+        return Code.CUDA_SUCCESS, name
+
+    def cuFuncSetAttribute(self, handle: str, kind: int, value: int) -> tuple[Code]:
+        assert kind == 8
+        return (Code.CUDA_SUCCESS,)
+
+    def cuLaunchKernel(
+        self, handle: str, gx: int, gy: int, gz: int, bx: int, by: int, bz: int, shared: int,
+        stream: str, parameters: int, extra: int,
+    ) -> tuple[Code]:  # fmt: skip
+        variant = self._variants[handle]
+        assert (bx, by, bz) == (variant.warps * 32, 1, 1)
+        assert min(gx, gy) > 0, "a grid of no programs is refused"
+        assert gz == 1
+        types = [*variant.types.values(), *["*i8"] * self.scratch]
+        pointers = (ctypes.c_uint64 * len(types)).from_address(parameters)
+        # Copied here and now, as the driver does: what they point to may be gone on replay.
+        values: list[Any] = []
+        for kind, place in zip(types, pointers, strict=True):
+            assert place % 8 == 0
+            plain = kind.split(":")[0]
+            c_type = ctypes.c_uint64 if kind.startswith("*") else _C_TYPES[plain]
+            value = c_type.from_address(place).value
+            assert not kind.endswith(":16") or value % 16 == 0, (handle, kind, value)
+            assert not kind.startswith("*") or value % 16 == 0, (handle, kind, value)
+            values.append(value)
+        assert values[len(variant.types) :] == [0] * self.scratch
+        arguments = dict(zip(variant.types, values, strict=False))
+        launch = Launch(self, variant, (gx, gy), arguments)
+        return self._do(lambda: self._run(launch))
+
+    def cuStreamBeginCapture(self, stream: str, mode: int) -> tuple[Code]:
+        assert self._captured is None
+        self._captured = []
+        return (Code.CUDA_SUCCESS,)
+
+    def cuStreamEndCapture(self, stream: str) -> tuple[Code, list[Callable[[], None]]]:
+        assert self._captured is not None
+        captured, self._captured = self._captured, None
+        return Code.CUDA_SUCCESS, captured
+
+    def cuGraphInstantiate(self, graph: list[Any], flags: int) -> tuple[Code, int]:
+        handle = next(self._handles)
+        self._graphs[handle] = list(graph)
+        return Code.CUDA_SUCCESS, handle
+
+    def cuGraphDestroy(self, graph: list[Any]) -> tuple[Code]:
+        graph.clear()
+        return (Code.CUDA_SUCCESS,)
+
+    def cuGraphExecDestroy(self, handle: int) -> tuple[Code]:
+        del self._graphs[handle]
+        return (Code.CUDA_SUCCESS,)
+
+    def cuGraphLaunch(self, handle: int, stream: str) -> tuple[Code]:
+        self.replays += 1
+        for work in self._graphs[handle]:
+            work()
+        return (Code.CUDA_SUCCESS,)
+
+    # What they do.
+
+    def view(self, address: int, kind: str, *shape: int) -> np.ndarray[Any, Any]:
+        """Device memory as an array; fails where it lies outside a live allocation."""
+        dtype = np.dtype(_DTYPES[kind])
+        size = int(np.prod(shape)) * dtype.itemsize
+        self._check(address, size)
+        assert address % dtype.itemsize == 0
+        memory = (ctypes.c_uint8 * size).from_address(address)
+        return np.ctypeslib.as_array(memory).view(dtype).reshape(shape)
+
+    def _check(self, address: int, size: int) -> None:
+        inside = any(a <= address and address + size <= a + n for a, (n, _) in self._live.items())
+        assert inside, f"{size} bytes at {address} lie outside every allocation"
+
+    def _copy(self, to: int, source: int, size: int, device: int) -> None:
+        self._check(device, size)
+        ctypes.memmove(to, source, size)
+
+    def _do(self, work: Callable[[], None], host: int = 0) -> tuple[Code]:
+        if self._captured is None:
+            work()
+        else:
+            # A graph outlives ordinary arrays: it may only copy from and to pinned memory.
+            if host:
+                self._check(host, 1)
+            self._captured.append(work)
+        return (Code.CUDA_SUCCESS,)
+
+    def _run(self, launch: Launch) -> None:
+        self.launches.append(launch.variant.name)
+        _RUN[launch.variant.name.split(".")[0]](launch)
+
+
+@dataclass(frozen=True)
+class Launch:
+    gpu: HostGpu
+    variant: Variant
+    grid: tuple[int, int]
+    arguments: Mapping[str, Any]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.arguments[name]
+
+    def constant(self, name: str) -> Any:
+        return self.variant.constants[name]
+
+    def array(self, name: str, *shape: int) -> np.ndarray[Any, Any]:
+        return self.gpu.view(self.arguments[name], self.variant.types[name], *shape)
+
+    def tensor(self, name: str, *shape: int) -> torch.Tensor:
+        return torch.from_numpy(self.array(name, *shape))
+
+    def cache(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Keys and values, and both multiplied by their scales in float64."""
+        size, capacity = self.constant("HEAD_DIM"), self["capacity"]
+        heads = self["kv_heads"] if "kv_heads" in self.arguments else self.kv_heads()
+        held = [self.tensor(name, heads, capacity, size) for name in ("keys", "values")]
+        if not self.constant("QUANTIZED"):
+            return held, [part.double() for part in held]
+        scales = [self.tensor(f"{name}_scales", heads, capacity) for name in ("key", "value")]
+        wide = [p.double() * s.double()[..., None] for p, s in zip(held, scales, strict=True)]
+        return held, wide
+
+    def kv_heads(self) -> int:
+        return self["heads"] // (
+            self["group"] if "group" in self.arguments else self.constant("GROUP")
+        )
+
+
+def _append(run: Launch) -> None:
+    tokens, heads, kv_heads, size = (
+        run["tokens"], run["heads"], run["kv_heads"], run.constant("HEAD_DIM")
+    )  # fmt: skip
+    assert run.grid == (tokens, heads + 2 * kv_heads)
+    positions = run.tensor("positions", 3, tokens)
+    rows = int(positions.max()) + 1
+    sections = (run["time"], run["height"], size // 2 - run["time"] - run["height"])
+    cos, sin = (run.tensor(name, rows, size // 2) for name in ("cos", "sin"))
+    qkv = run.tensor("qkv", tokens, (heads + 2 * kv_heads) * size)
+    q, *new = append.reference(qkv, cos, sin, positions, sections, heads, kv_heads)
+    run.array("query", tokens, heads, size)[:] = q.numpy()
+    slots = run.array("slots", tokens)
+    assert len(set(slots.tolist())) == tokens
+    assert slots.max() < run["capacity"]
+    for name, part, cache in zip(("key", "value"), new, run.cache()[0], strict=True):
+        held = part.transpose(0, 1)
+        if run.constant("QUANTIZED"):
+            held, scales = append.quantized(held)
+            run.array(f"{name}_scales", kv_heads, run["capacity"])[:, slots] = scales.numpy()
+        cache.numpy()[:, slots] = held.numpy()
+
+
+def _decode_attention(run: Launch) -> None:
+    heads, size, group = run["heads"], run.constant("HEAD_DIM"), run.constant("GROUP")
+    assert run.grid[1] * group == heads
+    keys, values = run.cache()[1]
+    for start, length, first, members in run.array("chunks", run.grid[0], 4).tolist():
+        if not length:
+            continue
+        assert 0 < members * group <= run.constant("BLOCK_M")
+        rows = run.array("rows", first + members)[first:]
+        query = run.tensor("query", int(rows.max()) + 1, heads, size)[rows.tolist()].double()
+        found = decode_attention.reference(query, keys, values, [[(start, length)]] * members)
+        chunk = keys[:, start : start + length].repeat_interleave(group, 0)
+        scores = torch.einsum("mhd,hsd->mhs", query, chunk) * run["scale"]
+        weight = torch.log2(torch.exp2(scores).sum(-1))
+        run.array("partial", first + members, heads, size)[first:] = found.numpy()
+        run.array("weight", first + members, heads)[first:] = weight.numpy()
+
+
+def _merge(run: Launch) -> None:
+    (rows, heads), size = run.grid, run.constant("HEAD_DIM")
+    assert heads == run["heads"]
+    offsets = run.array("offsets", rows + 1)
+    parts = run.array("parts", int(offsets[-1]))
+    most = int(parts.max()) + 1
+    partial, weight = run.tensor("partial", most, heads, size), run.tensor("weight", most, heads)
+    output = run.array("output", rows, heads, size)
+    for row in range(rows):
+        mine = parts[offsets[row] : offsets[row + 1]].tolist()
+        shares = torch.softmax(weight[mine].double() * np.log(2), dim=0)
+        output[row] = (partial[mine].double() * shares[..., None]).sum(0).numpy()
+
+
+def _prefill_attention(run: Launch) -> None:
+    heads, size = run["heads"], run.constant("HEAD_DIM")
+    assert run.grid[1] == heads
+    blocks = run.array("blocks", run.grid[0], 5)
+    runs = run.array("runs", int((blocks[:, 3] + blocks[:, 4]).max()), 2).tolist()
+    tokens = int((blocks[:, 0] + blocks[:, 1]).max())
+    assert blocks[:, 1].max() <= prefill_attention.QUERIES
+    query = run.tensor("query", tokens, heads, size)
+    keys, values = run.cache()[1]
+    found = prefill_attention.reference(query, keys, values, blocks.tolist(), runs)
+    run.array("output", tokens, heads, size)[:] = found.numpy()
+
+
+def _linear(run: Launch) -> None:
+    form, rows, outputs, inputs = (
+        run.constant("FORM"), run["rows"], run["outputs"], run["inputs"]
+    )  # fmt: skip
+    _, _, epilogue, kind = run.variant.name.split(".")[1:]
+    assert kind == "many" or rows <= 16
+    tile = run.constant("BLOCK_M"), run.constant("BLOCK_N")
+    assert run.grid == (-(-rows // tile[0]), -(-outputs // tile[1]))
+    assert inputs % linear.GRAIN == 0
+    wide = outputs * (2 if run.constant("GATED") else 1)
+    weight = run.tensor("weight", wide, inputs // (2 if form == "int4" else 1))
+    groups = (inputs // linear.GRAIN,) if form == "int4" else ()
+    scale = torch.ones(1) if form == "float" else run.tensor("scale", wide, *groups)
+    x, bias = run.tensor("x", rows, inputs), run.tensor("bias", wide)
+    residual = run.tensor("residual", rows, outputs) if run.constant("RESIDUAL") else None
+    found = linear.reference(x, linear.widened(form, weight, scale), bias, epilogue, residual)
+    run.array("output", rows, outputs)[:] = found.numpy()
+
+
+def _norm(run: Launch) -> None:
+    (rows, _), size = run.grid, run["size"]
+    assert size <= run.constant("BLOCK")
+    kind = "layer" if run.constant("LAYER") else "rms"
+    x, weight, bias = (
+        run.tensor("x", rows, size),
+        run.tensor("weight", size),
+        run.tensor("bias", size),
+    )
+    run.array("output", rows, size)[:] = norm.reference(
+        kind, x, weight, bias, run["epsilon"]
+    ).numpy()
+
+
+def _merge_patches(run: Launch) -> None:
+    (tokens, _), size, unit = run.grid, run["size"], run.constant("UNIT")
+    assert size <= run.constant("BLOCK")
+    kind = "layer" if run.constant("LAYER") else "rms"
+    order = run.tensor("order", tokens)
+    assert sorted(order.tolist()) == list(range(tokens))
+    found = projector.reference(
+        kind, run.tensor("x", tokens * unit, size), order, run.tensor("weight", size),
+        run.tensor("bias", size), run["epsilon"],
+    )  # fmt: skip
+    run.array("rows", tokens, unit * size)[:] = found.numpy()
+
+
+_RUN: Mapping[str, Callable[[Launch], None]] = {
+    "append": _append,
+    "decode_attention": _decode_attention,
+    "merge": _merge,
+    "prefill_attention": _prefill_attention,
+    "linear": _linear,
+    "norm": _norm,
+    "merge_patches": _merge_patches,
+}

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton", reason="Triton has no build for this platform")
+
+from kernels import append, configurations, decode_attention, linear, prefill_attention, projector
+from kernels.__main__ import main
+from kernels.arches import SHARED_LIMITS
+from kernels.build import BuildError, build, compile_variant, excess
+from kernels.configurations import MODELS, WEIGHTS, Shape, needed, shape_of
+from kernels.variant import Variant
+
+NANO = Path(__file__).parents[1] / "idetex_edge" / "models" / "nano"
+
+HEAVIEST = [
+    decode_attention.variant(128, 8, "int8", shared=True),
+    prefill_attention.variant(128, "int8"),
+    linear.variant("int4", "gated", "many"),
+    linear.variant("integer", "gated", "many"),
+]
+"""Those with the most registers and shared memory."""
+
+
+@pytest.mark.parametrize("arch", ["sm_87", "sm_89"])
+@pytest.mark.parametrize("variant", HEAVIEST, ids=lambda variant: variant.name)
+def test_kernels_keep_within_their_gpu(variant: Variant, arch: str) -> None:
+    built = compile_variant(variant, arch)
+    assert excess(built.entry, arch) == []
+    assert built.cubin[:4] == b"\x7fELF"
+    assert f".target {arch}" in built.ptx
+    assert str(Path.cwd()).encode() not in built.cubin, "the cubin names a folder of this machine"
+    given = [list(pair) for pair in variant.types.items()]
+    arguments = [list(pair) for pair in built.entry["arguments"]]
+    assert arguments[: len(given)] == given
+    assert all(kind == "*i8" for _, kind in arguments[len(given) :])
+
+
+def test_excess_names_spills_and_shared_memory() -> None:
+    entry = {"stack": 8, "local": 0, "shared": SHARED_LIMITS["sm_86"] + 1}
+    assert excess(entry, "sm_86") == [
+        "8 bytes of stack memory",
+        "101377 bytes of shared memory, above 101376",
+    ]
+    assert excess(entry | {"stack": 0}, "sm_87") == []
+
+
+def test_a_kernel_that_spills_is_found() -> None:
+    """64 rows by 128 columns by one warp cannot be held in registers."""
+    greedy = prefill_attention.variant(128, "int8")
+    greedy = Variant(greedy.name, greedy.kernel, greedy.types, greedy.constants, warps=1)
+    assert excess(compile_variant(greedy, "sm_87").entry, "sm_87")
+
+
+def test_a_build_is_whole_and_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = [append.variant(64, "int8"), projector.variant("rms", "fp16", 192)]
+    told: list[tuple[str, int, int]] = []
+
+    def advance(name: str, done: int, total: int) -> None:
+        told.append((name, done, total))
+
+    def needed_here(shapes: object, precisions: object) -> list[Variant]:
+        return few
+
+    monkeypatch.setattr("kernels.build.needed", needed_here)
+    # Forked workers see what is patched here.
+    build(["sm_87"], [MODELS["nano"]], ["fp16"], tmp_path, 1, advance)
+    assert [done for _, done, _ in told] == [1, 2]
+    index = json.loads((tmp_path / "sm_87" / "index.json").read_text())
+    assert set(index["kernels"]) == {variant.name for variant in few}
+    for name, entry in index["kernels"].items():
+        cubin = (tmp_path / "sm_87" / f"{name}.cubin").read_bytes()
+        assert entry["sha256"] == hashlib.sha256(cubin).hexdigest()
+        assert entry["function"] in (tmp_path / "sm_87" / f"{name}.ptx").read_text()
+    with pytest.raises(BuildError, match="unknown architecture sm_1"):
+        build(["sm_1"], [], [], tmp_path, 1, advance)
+
+
+def test_names_tell_variants_apart() -> None:
+    variants = needed(MODELS.values(), WEIGHTS)
+    described = {str((v.kernel, v.types, v.constants, v.warps, v.stages)): v.name for v in variants}
+    assert len(described) == len({v.name for v in variants}) == len(variants)
+
+
+def test_a_bundle_says_what_it_needs(tmp_path: Path) -> None:
+    assert shape_of(NANO / "manifest.json") == MODELS["nano"] == Shape(64, 2, 256, 64, 192)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--precision", "int3"], "unknown precision 'int3'"),
+        (["--arch", "sm_5"], "unknown architecture sm_5"),
+        (["--bundle", "nowhere"], "cannot read nowhere/manifest.json"),
+    ],
+)
+def test_wrong_calls_end_in_one_line(
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["kernels", "build", "--output", str(tmp_path), *options])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {message}")
+    assert error.count("\n") == 1
+
+
+def test_precisions_are_forms() -> None:
+    assert {form for forms in configurations.WEIGHTS.values() for form in forms} == set(
+        linear.FORMS
+    )
