@@ -60,6 +60,8 @@ def latency(
     wanted = list(PEERS) if peers == "all" else [name for name in peers.split(",") if name]
     if unknown := sorted(set(wanted) - set(PEERS)):
         raise RequestError(f"unknown peer {unknown[0]!r}; known are {', '.join(PEERS)}")
+    if shape is not None and shape not in SHAPES:
+        raise RequestError(f"unknown shape {shape!r}; known are {', '.join(SHAPES)}")
     if sum(option is not None for option in (bundle, checkpoint, shape)) > 1:
         raise RequestError("--bundle, --checkpoint and --shape exclude each other; give one")
     with showing_stages() as advance:

@@ -10,11 +10,9 @@ optimum-intel's exporter needs transformers 4.57, which reads a flat `config.jso
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 import nncf
 import openvino
@@ -22,33 +20,15 @@ from openvino_tokenizers import convert_tokenizer
 from optimum.exporters.openvino import main_export
 from transformers import PreTrainedTokenizerFast
 
-
-def flat_config(config: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint's config.json as transformers before 5 wrote it."""
-    text = dict(config["text_config"])
-    rope = text.pop("rope_parameters")
-    vision = dict(config["vision_config"])
-    vision |= {"in_chans": vision["in_channels"], "spatial_patch_size": vision["patch_size"]}
-    outer = {key: value for key, value in config.items() if not key.endswith("_config")}
-    return {
-        **text,
-        **outer,
-        "rope_theta": rope["rope_theta"],
-        "rope_scaling": {"type": "mrope", "mrope_section": rope["mrope_section"]},
-        "vision_config": vision,
-        "torch_dtype": "float32",
-    }
+from benchmarks.peers.flat_checkpoint import flat_checkpoint
 
 
 def prepare(checkpoint: Path, folder: Path) -> None:
     """Write the models, tokenizers and preprocessor into `folder/openvino-int8`."""
-    output, source = folder / "openvino-int8", folder / "flat"
+    output = folder / "openvino-int8"
     if (output / "openvino_tokenizer.xml").is_file():
         return
-    shutil.rmtree(source, ignore_errors=True)
-    shutil.copytree(checkpoint, source)
-    config = json.loads((checkpoint / "config.json").read_text())
-    (source / "config.json").write_text(json.dumps(flat_config(config)))
+    source = flat_checkpoint(checkpoint, folder / "flat-openvino")
     main_export(str(source), output, task="image-text-to-text", ov_config=None)
     for path in sorted(output.glob("openvino_*_model.xml")):
         model = openvino.Core().read_model(path)

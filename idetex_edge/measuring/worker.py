@@ -51,10 +51,14 @@ class Contender(Protocol):
 class Ours:
     """One of this package's engines."""
 
-    def __init__(self, bundle: str, engine: str, threads: int) -> None:
-        """Raise as `Assessor` does."""
+    def __init__(self, asker: Asker) -> None:
+        self._asker = asker
+
+    @classmethod
+    def load(cls, bundle: str, engine: str, threads: int) -> Ours:
+        """Open a bundle on an engine; raises as `Assessor` does."""
         opened = open_bundle(bundle)
-        self._asker = Asker(opened, load_engine(engine, opened, threads), MAX_PIXELS)
+        return cls(Asker(opened, load_engine(engine, opened, threads), MAX_PIXELS))
 
     def run(self, scenario: Scenario, picture: Path) -> Measured:
         """See `Contender.run`."""
@@ -124,4 +128,4 @@ def peak_memory(process: int) -> int:
 
 if __name__ == "__main__":
     settings = json.loads(sys.argv[1])
-    serve(lambda: Ours(**settings))
+    serve(lambda: Ours.load(**settings))
