@@ -1,7 +1,8 @@
 """How fast this package is, and how fast others are on the same checkpoint and picture.
 
     python benchmarks/latency.py [--bundle B | --checkpoint C | --shape 0.4B] [--engines onnx:cpu]
-        [--peers transformers,openvino-int8] [--threads N] [--repeats N] [--json OUT] [--plot OUT]
+        [--peers transformers,openvino-int8] [--sizes 448x448,1280x720] [--threads N]
+        [--repeats N] [--json OUT] [--plot OUT]
 
 Without arguments: nano on our engines, in under two minutes. `--checkpoint` is converted to INT8
 first; `--shape` makes a checkpoint of random weights. Both are kept in `runs/latency` for the next
@@ -33,9 +34,11 @@ from idetex_edge.cli.stages import showing_stages
 from idetex_edge.measuring.benchmark import REPEATS, Subject, benchmark
 from idetex_edge.measuring.contenders import Contender
 from idetex_edge.measuring.report import tables
+from idetex_edge.measuring.scenarios import SIZES
 
 WORK: Final = ROOT / "runs" / "latency"
 _NANO_CHECKPOINT: Final = CHECKPOINTS / "nano"
+_SIZES: Final = ",".join(f"{width}x{height}" for width, height in SIZES)
 _LONGEST: Final = 96
 """Tokens at which answers of random weights are cut."""
 
@@ -50,6 +53,7 @@ def latency(
     ] = None,
     engines: Annotated[str, typer.Option(help="Our engines, with commas.")] = "onnx:cpu",
     peers: Annotated[str, typer.Option(help=f"With commas, or all: {', '.join(PEERS)}.")] = "",
+    sizes: Annotated[str, typer.Option(help="Pictures, with commas.")] = _SIZES,
     threads: Threads = None,
     repeats: Annotated[int, typer.Option(min=1, help="Times that each figure is taken.")] = REPEATS,
     out: Annotated[Path | None, typer.Option("--json", help="Write the figures here too.")] = None,
@@ -64,6 +68,7 @@ def latency(
         raise RequestError(f"unknown shape {shape!r}; known are {', '.join(SHAPES)}")
     if sum(option is not None for option in (bundle, checkpoint, shape)) > 1:
         raise RequestError("--bundle, --checkpoint and --shape exclude each other; give one")
+    pictures = _read_sizes(sizes)
     with showing_stages() as advance:
         source = checkpoint if bundle is None and shape is None else None
         if shape is not None:
@@ -82,7 +87,7 @@ def latency(
             for name in wanted
             if name not in absent and source is not None
         )
-        subject = Subject(model, bundle, present, _LONGEST if shape else None)
+        subject = Subject(model, bundle, present, _LONGEST if shape else None, pictures)
         command = " ".join(("python benchmarks/latency.py", *sys.argv[1:]))
         found = benchmark([subject], engines.split(","), cores, repeats, command, advance, absent)
     if out is not None:
@@ -90,6 +95,14 @@ def latency(
     if plot is not None:
         draw(found, plot)
     Console(highlight=False).print(tables(found))
+
+
+def _read_sizes(text: str) -> tuple[tuple[int, int], ...]:
+    try:
+        pairs = [tuple(map(int, size.split("x"))) for size in text.split(",")]
+        return tuple((width, height) for width, height in pairs)
+    except ValueError:
+        raise RequestError(f"--sizes {text!r} is not WIDTHxHEIGHT, with commas") from None
 
 
 def _prepared(name: str, model: str, checkpoint: Path, bundle: Path, threads: int) -> Contender:

@@ -2,7 +2,7 @@
 
     python benchmarks/performance_table.py
 
-Each file there is what `latency.py --json` wrote, named DAY-WHAT.json; the tables stand between two
+Each file there named DAY-WHAT.json is what `latency.py --json` wrote; the tables stand between two
 comments in the README, the newest day's files first.
 """
 
@@ -46,7 +46,7 @@ def performance_table(report: Report) -> str:
 
 def performance_section(results: Path) -> str:
     """The tables of all reports of the newest day, between the two comments."""
-    files = sorted(results.glob("*.json"))
+    files = sorted(results.glob("[0-9]*.json"))
     day = max(path.name[:10] for path in files)
     tables = [performance_table(Report.load(p)) for p in files if p.name.startswith(day)]
     return "\n\n".join([BEGIN, *tables, END])

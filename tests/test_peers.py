@@ -67,6 +67,7 @@ def test_calls_that_make_no_sense() -> None:
         (["--peers", "abacus"], "unknown peer 'abacus'"),
         (["--bundle", "x", "--checkpoint", "y"], "exclude each other"),
         (["--shape", "9B"], "unknown shape '9B'"),
+        (["--sizes", "448"], "--sizes '448' is not"),
     ):
         call = [sys.executable, "benchmarks/latency.py", *arguments]
         ran = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)

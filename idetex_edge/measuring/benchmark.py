@@ -23,13 +23,15 @@ REPEATS = 5
 class Subject:
     """A model to measure: its name, its bundle, and the contenders beside our engines.
 
-    longest: the most tokens of an answer, for models that never end one by themselves.
+    longest: the most tokens of an answer, for models that never end one by themselves. sizes: of
+    the pictures.
     """
 
     model: str
     bundle: Path
     peers: tuple[Contender, ...] = ()
     longest: int | None = None
+    sizes: tuple[tuple[int, int], ...] = SIZES
 
     def scenarios(self) -> dict[str, Scenario]:
         """The scenarios, with answers cut to `longest`."""
@@ -57,13 +59,13 @@ def benchmark(
     rates = measure_rates(threads)
     for subject in subjects:
         ours = [our_contender(subject.bundle, subject.model, e, threads) for e in engines]
-        plan = Plan((*ours, *subject.peers), subject.scenarios(), SIZES, repeats)
+        plan = Plan((*ours, *subject.peers), subject.scenarios(), subject.sizes, repeats)
         series |= measure(plan, advance)
         bundle = open_bundle(subject.bundle)
         for engine in engines:
             for name, scenario in plan.scenarios.items():
                 if len(scenario.requests) == 1:
-                    for size in SIZES:
+                    for size in subject.sizes:
                         limits |= rooflines(bundle, engine, subject.model, name, size, rates)
         peers |= {peer.name for peer in subject.peers}
     rows = summarise(series, frozenset(peers), limits)

@@ -51,14 +51,17 @@ def today() -> str:
 
 
 def tables(report: Report) -> RenderableType:
-    """One table a model: a line for each scenario, size and engine, medians with their spread."""
-    models = dict.fromkeys(row.model for row in report.rows)
+    """A table for each model and size: medians with their spread, a line a scenario and engine."""
+    places = dict.fromkeys((row.model, row.size) for row in report.rows if row.size)
     notes = [f"{name} was not measured: {reason}" for name, reason in report.missing.items()]
     if not any(row.metric == "energy" for row in report.rows):
         notes.append("energy was not measured: this machine has no counters that may be read")
     compared = any(row.ratio_to_fastest_peer is not None for row in report.rows)
     return Group(
-        *(_table([row for row in report.rows if row.model == model], model) for model in models),
+        *(
+            _table([r for r in report.rows if (r.model, r.size) == place], ", ".join(place))
+            for place in places
+        ),
         _overall([row for row in report.rows if not row.size]),
         Text("roof: the share of what the machine allows", "dim"),
         *([Text("x: times better than the best peer", "dim")] if compared else []),
@@ -72,20 +75,21 @@ def figure(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _table(rows: Sequence[Row], model: str) -> Table:
-    table = Table(title=model, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    lines = {(row.scenario, row.size, row.engine): dict[str, Row]() for row in rows if row.size}
+def _table(rows: Sequence[Row], title: str) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    lines = {(row.scenario, row.engine): dict[str, Row]() for row in rows}
     for row in rows:
-        if row.size:
-            lines[row.scenario, row.size, row.engine][row.metric] = row
-    shown = [m for m in _SHOWN if any(m in line for line in lines.values())]
+        lines[row.scenario, row.engine][row.metric] = row
+    shown = [metric for metric in _SHOWN if any(metric in line for line in lines.values())]
     units = {row.metric: row.unit for row in rows}
-    for name in ("scenario", "size", "engine"):
+    several = len({row.engine for row in rows}) > 1
+    for name in ("scenario", "engine") if several else ("scenario",):
         table.add_column(name)
     for metric in shown:
         table.add_column(f"{metric}\n{units[metric]}", justify="right")
-    for key, line in lines.items():
-        table.add_row(*key, *(_cell(line.get(metric)) for metric in shown))
+    for (scenario, engine), line in lines.items():
+        names = (scenario, engine) if several else (scenario,)
+        table.add_row(*names, *(_cell(line.get(metric)) for metric in shown))
     return table
 
 
@@ -99,7 +103,7 @@ def _cell(row: Row | None) -> Text:
         notes.append(f"{row.roofline_fraction:.0%} roof")
     if row.ratio_to_fastest_peer is not None:
         notes.append(f"{row.ratio_to_fastest_peer:.2f}x")
-    below = "\n" + ", ".join(notes) if notes else ""
+    below = "".join(f"\n{note}" for note in notes)
     return Text.assemble(figure(row.median), (f" ±{spread:.0%}{below}", "dim"), no_wrap=True)
 
 
