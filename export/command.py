@@ -47,6 +47,7 @@ def convert(
 
     from export import convert as converting
     from export.bundling.sizes import sizes_of
+    from export.tensorrt.kernels import without_kernel
 
     logging.disable_progress_bar()
     wanted = converting.Conversion(
@@ -61,8 +62,11 @@ def convert(
         overwrite=overwrite,
         allow_degraded=allow_degraded,
     )
+    recipe = converting.recipe_of(wanted)
+    for attention, reason in without_kernel(recipe.target, recipe.checkpoint):
+        typer.echo(f"{attention.operator}: {reason}, so it is built of smaller operators")
     if dry_run:
-        typer.echo(_plan(wanted, sizes_of(converting.recipe_of(wanted))))
+        typer.echo(_plan(wanted, sizes_of(recipe)))
         return
     with showing_stages() as advance:
         made = converting.convert(wanted, advance)

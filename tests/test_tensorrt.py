@@ -12,8 +12,10 @@ import tiny
 from attention_probe import builds
 from conftest import quiet, to_bundle
 from edit_json import edit_json
-from test_convert import seven_groups_untied_wide_vision_heads
+from test_convert import qwen2_vl_of_odd_shape, seven_groups_untied_wide_vision_heads
+from typer.testing import CliRunner
 
+from export.__main__ import app
 from export.bundling.graphs import Recipe
 from export.bundling.manifest import describe
 from export.bundling.sizes import supposed
@@ -92,19 +94,40 @@ def one_head(folder: Path) -> Path:
     return tiny.save_qwen2_vl(folder)
 
 
-@pytest.mark.parametrize("target", ["tensorrt-rtx", "tensorrt-10.3"])
+SINGLE_HEADS = (one_head_in_windows, one_head)
+ODD = (seven_groups_untied_wide_vision_heads, qwen2_vl_of_odd_shape)
+
+
 @pytest.mark.parametrize(
-    "save", [one_head_in_windows, one_head, seven_groups_untied_wide_vision_heads]
+    ("save", "target", "precision"),
+    [
+        *((save, "tensorrt-rtx", "fp16") for save in SINGLE_HEADS),
+        *((save, "tensorrt-10.3", "fp16") for save in (*SINGLE_HEADS, ODD[0])),
+        *((save, "tensorrt-rtx", p) for save in ODD for p in TARGETS["tensorrt-rtx"].precisions),
+    ],
 )
 def test_odd_shapes_build(
-    save: Callable[[Path], Path], target: str, tmp_path: Path, rtx: object
+    save: Callable[[Path], Path], target: str, precision: str, tmp_path: Path, rtx: object
 ) -> None:
-    bundle = unproven(save(tmp_path / "model"), tmp_path / "bundle", target, "fp16")
+    bundle = unproven(save(tmp_path / "model"), tmp_path / "bundle", target, precision)
     recipe, reports = load_recipe(bundle), built(bundle)
-    lowered = save in (one_head_in_windows, one_head) and target != "tensorrt-10.3"
+    lowered = save in SINGLE_HEADS and target != "tensorrt-10.3"
     assert list(recipe.spelled_out) == (["PatchAttention"] if lowered else [])
     native = {report.operators.get("ATTENTION_INPUT", 0) for report in reports.values()}
     assert (0 in native) == (lowered or target == "tensorrt-10.3")
+    updates = reports["decoder"].operators.get("KV_CACHE_UPDATE", 0)
+    assert updates == (0 if target == "tensorrt-10.3" else 2 * 2)
+    # Two layers of five matrices each; in FP16 and by weights alone nothing multiplies in 8 bits.
+    assert len(reports["decoder"].int8) == (2 * 5 if precision == "int8" else 0)
+
+
+def test_attention_without_a_kernel_is_told_before_anything_is_made(tmp_path: Path) -> None:
+    model = tiny.ask_briefly(one_head(tmp_path / "model"))
+    arguments = ["convert", "--model", str(model), "--output", str(tmp_path / "out"), "--dry-run"]
+    arguments += ["--target", "tensorrt-11", "--precision", "fp16"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "PatchAttention: no kernel for a single head, so it is built of" in result.output
 
 
 @pytest.mark.parametrize("target", ["tensorrt-11", "tensorrt-10.16"])
