@@ -33,6 +33,7 @@ from idetex_edge.cli.options import EngineName, Threads
 from idetex_edge.cli.stages import showing_stages
 from idetex_edge.engines import load_engine
 from idetex_edge.image import MAX_PIXELS
+from idetex_edge.measuring.machine import describe_machine
 from idetex_edge.measuring.report import figure
 from idetex_edge.measuring.scenarios import SCENARIOS, Scenario, description, picture, questions
 from idetex_edge.measuring.worker import Ours
@@ -122,7 +123,8 @@ def growth(
     own = opened.manifest.preprocessor
     side = own.patch_size * own.merge_size
     opened = with_room(opened, 2048 * side**2)
-    loaded = load_engine(engine, opened, threads or os.cpu_count())
+    cores = threads or os.cpu_count() or 1
+    loaded = load_engine(engine, opened, cores)
     ours = Ours(Asker(opened, loaded, MAX_PIXELS))
     found: list[Growth] = []
     with showing_stages() as advance, TemporaryDirectory() as folder:
@@ -141,10 +143,15 @@ def growth(
             slope, knee = fitted(times)
             found.append(Growth(axis, times, round(slope, 4), knee))
     if out is not None:
-        out.write_text(json.dumps([asdict(one) for one in found], indent=1) + "\n")
+        data = {"machine": describe_machine(cores), "series": [asdict(one) for one in found]}
+        out.write_text(json.dumps(data, indent=1) + "\n")
     for one in found:
         knee = "none" if one.knee is None else f"at {one.knee}"
-        table = Table(title=f"{one.axis}: {one.slope:.3g} ms each, knee {knee}", box=None)
+        table = Table(
+            title=f"{one.axis}: {one.slope:.3g} ms each, knee {knee}",
+            title_justify="left",
+            box=None,
+        )
         for at in one.times:
             table.add_column(str(at), justify="right")
         table.add_row(*(figure(time) for time in one.times.values()))
