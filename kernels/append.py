@@ -29,6 +29,7 @@ import torch
 import triton
 import triton.language as tl
 
+from kernels.quantize import rounded, step_of
 from kernels.variant import Variant, power_of_two
 
 LEVELS: Final = 127
@@ -82,16 +83,13 @@ def append_kernel(
         place = kv_head * capacity + tl.load(slots + token)
         if QUANTIZED:
             top = tl.maximum(tl.max(tl.abs(low), 0), tl.max(tl.abs(high), 0))
-            scale = tl.where(top > 0, top / 127.0, 1.0)
+            scale = step_of(top)
             if is_key:
                 tl.store(key_scales + place, scale)
             else:
                 tl.store(value_scales + place, scale)
-            # Rounded half away from zero: adding half and truncating needs no rounding library.
-            first = low / scale
-            second = high / scale
-            first = tl.where(first < 0, first - 0.5, first + 0.5)
-            second = tl.where(second < 0, second - 0.5, second + 0.5)
+            first = rounded(low / scale)
+            second = rounded(high / scale)
         else:
             first = low
             second = high

@@ -43,6 +43,51 @@ LOG2_E: Final = 1.4426950408889634
 
 
 @triton.jit
+def attend(
+    q,
+    keys,
+    values,
+    key_scales,
+    value_scales,
+    slot,
+    place,
+    here,
+    used,
+    visible,
+    scale,
+    largest,
+    total,
+    found,
+    QUANTIZED: tl.constexpr,
+):
+    """One block of slots seen: the softmax's largest exponent, its sum, and what is found so far.
+
+    slot, here [S]: the block's slots, and which there are; place, used [S, D]: their numbers in
+    keys and values; visible [1, S] or [M, S], which query sees which. Exponents are of two.
+    """
+    k = tl.load(keys + place, mask=used, other=0).to(q.dtype)
+    v = tl.load(values + place, mask=used, other=0).to(q.dtype)
+    scores = tl.dot(q, tl.trans(k)) * scale
+    if QUANTIZED:
+        scores *= tl.load(key_scales + slot, mask=here, other=0.0)[None, :]
+    scores = tl.where(visible, scores, float("-inf"))
+    larger = tl.maximum(largest, tl.max(scores, 1))
+    shrink = tl.exp2(largest - larger)
+    p = tl.exp2(scores - larger[:, None])
+    total = total * shrink + tl.sum(p, 1)
+    if QUANTIZED:
+        # Relative to the block's largest: the scales themselves can be too small for FP16.
+        value_scale = tl.load(value_scales + slot, mask=here, other=0.0)
+        top = tl.max(value_scale, 0)
+        p = p * (value_scale / top)[None, :]
+        added = tl.dot(p.to(q.dtype), v) * top
+    else:
+        added = tl.dot(p.to(q.dtype), v)
+    found = found * shrink[:, None] + added
+    return larger, total, found
+
+
+@triton.jit
 def decode_attention_kernel(
     partial,
     weight,
@@ -87,26 +132,10 @@ def decode_attention_kernel(
             here = s < count
             place = (base + s).to(tl.int64)[:, None] * HEAD_DIM + d[None, :]
             mask = here[:, None] & wide[None, :]
-            k = tl.load(keys + place, mask=mask, other=0).to(q.dtype)
-            v = tl.load(values + place, mask=mask, other=0).to(q.dtype)
-            scores = tl.dot(q, tl.trans(k)) * scale
-            if QUANTIZED:
-                scores *= tl.load(key_scales + base + s, mask=here, other=0.0)[None, :]
-            scores = tl.where(here[None, :], scores, float("-inf"))
-            larger = tl.maximum(largest, tl.max(scores, 1))
-            shrink = tl.exp2(largest - larger)
-            p = tl.exp2(scores - larger[:, None])
-            total = total * shrink + tl.sum(p, 1)
-            if QUANTIZED:
-                # Relative to the block's largest: the scales themselves can be too small for FP16.
-                value_scale = tl.load(value_scales + base + s, mask=here, other=0.0)
-                top = tl.max(value_scale, 0)
-                p = p * (value_scale / top)[None, :]
-                added = tl.dot(p.to(q.dtype), v) * top
-            else:
-                added = tl.dot(p.to(q.dtype), v)
-            found = found * shrink[:, None] + added
-            largest = larger
+            largest, total, found = attend(
+                *(q, keys, values, key_scales, value_scales, base + s, place, here, mask),
+                *(here[None, :], scale, largest, total, found, QUANTIZED),
+            )
         part = (first + m // GROUP) * heads + head
         tl.store(
             partial + part[:, None] * HEAD_DIM + d[None, :],

@@ -22,6 +22,7 @@ import torch
 import triton
 import triton.language as tl
 
+from kernels.quantize import rounded, step_of
 from kernels.variant import Variant, power_of_two
 
 
@@ -49,10 +50,8 @@ def norm_kernel(
     if LAYER:
         y += tl.load(bias + i, mask=used, other=0.0)
     if QUANTIZED:
-        top = tl.max(tl.abs(y), 0)
-        step = tl.where(top > 0, top / 127.0, 1.0)
-        y = y / step
-        y = tl.where(y < 0, y - 0.5, y + 0.5)
+        step = step_of(tl.max(tl.abs(y), 0))
+        y = rounded(y / step)
         tl.store(scale + row, step)
     tl.store(output + row * size + i, y.to(output.dtype.element_ty), mask=used)
 

@@ -28,7 +28,7 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels.decode_attention import LOG2_E
+from kernels.decode_attention import LOG2_E, attend
 from kernels.variant import Variant, power_of_two
 
 QUERIES: Final = 64
@@ -79,27 +79,11 @@ def prefill_attention_kernel(
             here = s < seen
             place = (base + s).to(tl.int64)[:, None] * HEAD_DIM + d[None, :]
             mask = here[:, None] & (d < HEAD_DIM)[None, :]
-            k = tl.load(keys + place, mask=mask, other=0).to(q.dtype)
-            v = tl.load(values + place, mask=mask, other=0).to(q.dtype)
-            scores = tl.dot(q, tl.trans(k)) * scale
-            if QUANTIZED:
-                scores *= tl.load(key_scales + base + s, mask=here, other=0.0)[None, :]
             visible = here[None, :] & ((before + s)[None, :] < (limit + m)[:, None])
-            scores = tl.where(visible, scores, float("-inf"))
-            larger = tl.maximum(largest, tl.max(scores, 1))
-            shrink = tl.exp2(largest - larger)
-            p = tl.exp2(scores - larger[:, None])
-            total = total * shrink + tl.sum(p, 1)
-            if QUANTIZED:
-                # Relative to the block's largest: the scales themselves can be too small for FP16.
-                value_scale = tl.load(value_scales + base + s, mask=here, other=0.0)
-                top = tl.max(value_scale, 0)
-                p = p * (value_scale / top)[None, :]
-                added = tl.dot(p.to(q.dtype), v) * top
-            else:
-                added = tl.dot(p.to(q.dtype), v)
-            found = found * shrink[:, None] + added
-            largest = larger
+            largest, total, found = attend(
+                *(q, keys, values, key_scales, value_scales, base + s, place, here, mask),
+                *(visible, scale, largest, total, found, QUANTIZED),
+            )
         before += count
     found = found / total[:, None]
     tl.store(output + at, found.to(output.dtype.element_ty), mask=used)

@@ -28,6 +28,7 @@ import triton.language as tl
 
 from kernels import linear, norm, quantize
 from kernels.append import quantized
+from kernels.quantize import rounded, step_of
 from kernels.variant import Variant, power_of_two
 
 
@@ -59,10 +60,8 @@ def merge_patches_kernel(
     if LAYER:
         y += tl.load(bias + i, mask=i < size, other=0.0)[None, :]
     if QUANTIZED:
-        top = tl.max(tl.max(tl.abs(y), 1), 0)
-        step = tl.where(top > 0, top / 127.0, 1.0)
-        y = y / step
-        y = tl.where(y < 0, y - 0.5, y + 0.5)
+        step = step_of(tl.max(tl.max(tl.abs(y), 1), 0))
+        y = rounded(y / step)
         tl.store(scale + token, step)
     tl.store(rows + token * UNIT * size + inner, y.to(rows.dtype.element_ty), mask=used)
 

@@ -21,6 +21,18 @@ from kernels.variant import Variant
 
 
 @triton.jit
+def step_of(largest):
+    """The step of values of which the largest magnitude is this."""
+    return tl.where(largest > 0, largest / 127.0, 1.0)
+
+
+@triton.jit
+def rounded(y):
+    """Half away from zero, once truncated: adding half needs no rounding library."""
+    return tl.where(y < 0, y - 0.5, y + 0.5)
+
+
+@triton.jit
 def quantize_kernel(output, scale, x, size, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     i = tl.arange(0, BLOCK)
@@ -28,14 +40,12 @@ def quantize_kernel(output, scale, x, size, BLOCK: tl.constexpr):
     for begin in range(0, size, BLOCK):
         y = tl.load(x + row * size + begin + i, mask=begin + i < size, other=0.0)
         top = tl.maximum(top, tl.abs(y.to(tl.float32)))
-    largest = tl.max(top, 0)
-    step = tl.where(largest > 0, largest / 127.0, 1.0)
+    step = step_of(tl.max(top, 0))
     tl.store(scale + row, step)
     for begin in range(0, size, BLOCK):
         used = begin + i < size
         y = tl.load(x + row * size + begin + i, mask=used, other=0.0).to(tl.float32) / step
-        y = tl.where(y < 0, y - 0.5, y + 0.5)
-        tl.store(output + row * size + begin + i, y.to(tl.int8), mask=used)
+        tl.store(output + row * size + begin + i, rounded(y).to(tl.int8), mask=used)
 
 
 def variant(floats: str = "fp16") -> Variant:
