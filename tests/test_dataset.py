@@ -10,13 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from command import run
-from PIL import Image
+from noise import save_noise
 from prompted import with_prompts
 
 from idetex_edge import OutputError
@@ -34,10 +33,7 @@ def bundle(tiny_bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pictures")
-    chance = np.random.default_rng(0)
-    for number in range(48):
-        pixels = chance.integers(0, 256, (64, 64 + number, 3), np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number:02}.png")
+    save_noise(folder, 48)
     (folder / "07b.jpg").write_text("not a picture")
     return folder
 

@@ -12,11 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from command import run
-from PIL import Image
+from noise import save_noise
 from prompted import with_prompts
 
 from idetex_edge import Assessor, OutputError
@@ -33,10 +32,7 @@ def bundle(tiny_bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty pictures of noise, and two files that only say that they are pictures."""
     folder = tmp_path_factory.mktemp("pictures")
-    chance = np.random.default_rng(0)
-    for number in range(40):
-        pixels = chance.integers(0, 256, (64, 64 + number, 3), np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number:02}.png")
+    save_noise(folder, 40)
     (folder / "07b.jpg").write_text("not a picture")
     (folder / os.fsdecode(b"08\xff.png")).write_bytes(b"")
     return folder

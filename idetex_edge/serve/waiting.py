@@ -32,11 +32,7 @@ async def results(request: Request, tasks: Sequence[Task[T]], deadline: float) -
     )
     gone = asyncio.ensure_future(_gone(request))
     try:
-        await asyncio.wait(
-            (everything, gone),
-            timeout=max(0.0, deadline - time.monotonic()),
-            return_when=asyncio.FIRST_COMPLETED,
-        )
+        await _first_of(everything, gone, deadline)
         if everything.done():
             return await everything
         raise HttpError(499, "gone", "the client left") if gone.done() else _late(request)
@@ -74,11 +70,7 @@ async def pieces(
     try:
         while unfinished:
             next_heard = asyncio.ensure_future(heard.get())
-            await asyncio.wait(
-                (next_heard, gone),
-                timeout=max(0.0, deadline - time.monotonic()),
-                return_when=asyncio.FIRST_COMPLETED,
-            )
+            await _first_of(next_heard, gone, deadline)
             if not next_heard.done():
                 next_heard.cancel()
                 if gone.done():
@@ -97,6 +89,14 @@ async def pieces(
     finally:
         gone.cancel()
         work.forget(jobs)
+
+
+async def _first_of(
+    awaited: asyncio.Future[Any], gone: asyncio.Future[None], deadline: float
+) -> None:
+    """Wait for what is awaited, the client's leaving or the deadline, whichever comes first."""
+    left = max(0.0, deadline - time.monotonic())
+    await asyncio.wait((awaited, gone), timeout=left, return_when=asyncio.FIRST_COMPLETED)
 
 
 async def _result(job: Job[T], where: str) -> T:
