@@ -16,10 +16,10 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.script import run
 from idetex_edge import Assessor, RequestError
 from idetex_edge.cli.evaluate import Bench, Limit, Mos, Output, print_evaluation
 from idetex_edge.cli.options import BundleName, EngineName, Threads, open_assessor
+from idetex_edge.cli.script import run
 from idetex_edge.cli.stages import showing_stages
 from idetex_edge.engines import AUTO
 

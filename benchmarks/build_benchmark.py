@@ -21,7 +21,6 @@ from typing import Annotated, Any, Final
 import typer
 from PIL import Image
 
-from benchmarks.script import run
 from export.distortions.chance import Chance
 from export.distortions.compose import Spoiled, Truth, spoil
 from export.distortions.pictures import to_picture, to_tensor
@@ -35,6 +34,7 @@ from export.supervision.grounding import region_perception
 from export.supervision.levels import level_of, pseudo_mos
 from export.supervision.truths import loss_of
 from idetex_edge import OutputError, RequestError
+from idetex_edge.cli.script import run
 from idetex_edge.cli.stages import showing_stages
 from idetex_edge.evaluation.benchmark import IMAGES, METADATA, QUESTIONS, REGIONS
 from idetex_edge.evaluation.files import write_json

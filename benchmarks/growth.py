@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,11 +24,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from idetex_edge import IdetexError
 from idetex_edge.asking import Asker
 from idetex_edge.assessor import NANO
 from idetex_edge.bundle import Bundle, open_bundle
 from idetex_edge.cli.options import EngineName, Threads
+from idetex_edge.cli.script import run
 from idetex_edge.cli.stages import showing_stages
 from idetex_edge.engines import load_engine
 from idetex_edge.image import MAX_PIXELS
@@ -158,14 +157,5 @@ def growth(
         Console(highlight=False).print(table)
 
 
-def main() -> None:
-    """Run on the command line's arguments; our own errors become one line and exit code 1."""
-    try:
-        typer.run(growth)
-    except IdetexError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
-
-
 if __name__ == "__main__":
-    main()
+    run(growth)

@@ -26,10 +26,11 @@ from rich.console import Console
 from benchmarks.latency_checkpoints import CHECKPOINTS, SHAPES, bundle_of, random_checkpoint
 from benchmarks.latency_plot import plot as draw
 from benchmarks.peers.catalogue import PEERS, ROOT, missing, peer_contender
-from idetex_edge import IdetexError, RequestError
+from idetex_edge import RequestError
 from idetex_edge.assessor import NANO
 from idetex_edge.bundle import open_bundle
 from idetex_edge.cli.options import Threads
+from idetex_edge.cli.script import run
 from idetex_edge.cli.stages import showing_stages
 from idetex_edge.measuring.benchmark import REPEATS, Subject, benchmark
 from idetex_edge.measuring.contenders import Contender
@@ -119,14 +120,5 @@ def _prepared(name: str, model: str, checkpoint: Path, bundle: Path, threads: in
     return peer_contender(name, model, checkpoint.absolute(), bundle.absolute(), folder, threads)
 
 
-def main() -> None:
-    """Run on the command line's arguments; our own errors become one line and exit code 1."""
-    try:
-        typer.run(latency)
-    except IdetexError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
-
-
 if __name__ == "__main__":
-    main()
+    run(latency)

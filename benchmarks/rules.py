@@ -23,7 +23,6 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks.script import run
 from export.pool.shards import CELL
 from export.student.architecture import MAX_PIXELS, MIN_PIXELS
 from export.supervision.places import PLACES, names_of, reach_of
@@ -31,6 +30,7 @@ from export.training.batches import normalise
 from export.training.course import averaged_weights
 from export.training.evidence import GRADES
 from export.training.vision_stage import Witness
+from idetex_edge.cli.script import run
 from idetex_edge.cli.stages import showing_stages
 from idetex_edge.errors import RequestError
 from idetex_edge.evaluation.benchmark import Question, open_benchmark

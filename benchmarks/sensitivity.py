@@ -23,12 +23,12 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.build_benchmark import list_photographs
-from benchmarks.script import run
 from export.distortions.causes import CAUSES
 from export.distortions.chance import Chance
 from export.distortions.pictures import to_picture, to_tensor
 from idetex_edge import Assessor
 from idetex_edge.cli.options import BundleName, open_assessor
+from idetex_edge.cli.script import run
 from idetex_edge.cli.stages import showing_stages
 from idetex_edge.engines import AUTO
 from idetex_edge.image import load_image

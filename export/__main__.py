@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from export.command import convert
-from idetex_edge.errors import IdetexError
+from idetex_edge.cli.script import errors_in_one_line
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -95,11 +95,8 @@ def sheet(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; our own errors become one line and exit code 1."""
-    try:
+    with errors_in_one_line():
         app(arguments)
-    except IdetexError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from idetex_edge.errors import IdetexError
+from idetex_edge.cli.script import run
 
 
 def add(
@@ -31,14 +30,5 @@ def add(
     typer.echo(f"{done.path}: {precision} weights, {cache} keys and values")
 
 
-def main() -> None:
-    """Run on the command line's arguments; our own errors become one line and exit code 1."""
-    try:
-        typer.run(add)
-    except IdetexError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
-
-
 if __name__ == "__main__":
-    main()
+    run(add)
