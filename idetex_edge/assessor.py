@@ -30,7 +30,9 @@ from idetex_edge.requests import (
     Request,
     choice_request,
     locate_request,
+    question_request,
     region_request,
+    single_request,
 )
 from idetex_edge.results import Answer, Assessment, Description, Distortion, Score
 from idetex_edge.vocabulary import BOX_SCALE
@@ -153,21 +155,39 @@ class Assessor:
             for prompt, (_, choices) in zip(prompts, questions, strict=True)
         ]
 
-    @overload
-    def describe(self, picture: Picture, *, stream: Literal[False] = False) -> Description: ...
+    def answer(self, picture: Picture, question: str) -> str:
+        """Put an open question about distortions, answered in a sentence, markers and all.
 
-    @overload
-    def describe(self, picture: Picture, *, stream: Literal[True]) -> Iterator[str]: ...
-
-    def describe(self, picture: Picture, *, stream: bool = False) -> Description | Iterator[str]:
-        """Describe the picture's quality in words; with `stream`, piece by piece as it is written.
-
-        Pieces join to the description's `text`, markers and all.
+        Raises RequestError where the question is empty or the model has not learnt such questions.
         """
+        request = question_request(question)
+        reply = self._asker.answers(self._seen(picture), [request])[0]
+        return self._tokenizer.decode(reply.tokens)
+
+    @overload
+    def describe(
+        self, picture: Picture, distortion: str | None = None, *, stream: Literal[False] = False
+    ) -> Description: ...
+
+    @overload
+    def describe(
+        self, picture: Picture, distortion: str | None = None, *, stream: Literal[True]
+    ) -> Iterator[str]: ...
+
+    def describe(
+        self, picture: Picture, distortion: str | None = None, *, stream: bool = False
+    ) -> Description | Iterator[str]:
+        """Describe the picture's quality in words, or what one type of distortion does to it.
+
+        With `stream`, piece by piece as it is written; pieces join to the description's `text`,
+        markers and all. Raises RequestError when there is no such type, or the model has not
+        learnt to assess one alone.
+        """
+        request = DESCRIPTION if distortion is None else single_request(distortion)
         seen = self._seen(picture)
         if stream:
-            return self._stream(seen, DESCRIPTION)
-        return self._read_description(self._asker.answers(seen, [DESCRIPTION])[0], seen)
+            return self._stream(seen, request)
+        return self._read_description(self._asker.answers(seen, [request])[0], seen)
 
     def assess(self, picture: Picture) -> Assessment:
         """Everything at once: score, distortions and description, over one shared prefix."""

@@ -14,10 +14,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from idetex_edge.errors import BundleError
+from idetex_edge.errors import BundleError, RequestError
 from idetex_edge.vocabulary import IM_END, IM_START, VISION_END, VISION_START
 
-TASKS: Final = ("score", "grounding", "region", "locate", "choice", "description", "brief")
+TASKS: Final = (
+    "score",
+    "grounding",
+    "region",
+    "locate",
+    "choice",
+    "question",
+    "description",
+    "single",
+    "brief",
+)
+OPTIONAL_TASKS: Final = frozenset(("question", "single"))
+"""Open questions, and the assessment of one distortion: not every model has learnt them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +69,14 @@ class PromptSet:
     prompts: Mapping[str, Prompt]
 
     def __getitem__(self, task: str) -> Prompt:
+        """The prompt of a task; raises RequestError when the model has not learnt it."""
+        if task not in self.prompts:
+            known = ", ".join(self.prompts)
+            raise RequestError(f"this model has not learnt the task {task!r}, but only {known}")
         return self.prompts[task]
+
+    def __contains__(self, task: str) -> bool:
+        return task in self.prompts
 
     def to_dict(self) -> dict[str, dict[str, str]]:
         """The JSON form, as stored in `prompts.json` and in the manifest."""
@@ -65,9 +84,16 @@ class PromptSet:
 
     @classmethod
     def from_dict(cls, data: object) -> PromptSet:
-        """Read the JSON form; raises BundleError when a task or field is missing or unknown."""
-        if not isinstance(data, dict) or set(data) != set(TASKS):
-            raise BundleError(f"prompts must define exactly the tasks {', '.join(TASKS)}")
+        """Read the JSON form; raises BundleError when a task or field is missing or unknown.
+
+        `OPTIONAL_TASKS` may be missing.
+        """
+        if not isinstance(data, dict) or set(data) | OPTIONAL_TASKS != set(TASKS):
+            needed = [task for task in TASKS if task not in OPTIONAL_TASKS]
+            raise BundleError(
+                f"prompts must define the tasks {', '.join(needed)}; besides them may stand only "
+                f"{', '.join(sorted(OPTIONAL_TASKS))}"
+            )
         try:
             return cls({task: Prompt(**fields) for task, fields in data.items()})
         except TypeError as error:

@@ -15,6 +15,7 @@ from idetex_edge.vocabulary import DISTORTIONS, box_text
 
 GROUNDING_LIMIT: Final = 384
 DESCRIPTION_LIMIT: Final = 1024
+SENTENCE_LIMIT: Final = 128
 """The most tokens an answer may have; those of ViDA-trained models have up to 300 and 670."""
 
 
@@ -38,6 +39,16 @@ GROUNDING: Final = Request("grounding", {}, GROUNDING_LIMIT, grounding_grammar()
 DESCRIPTION: Final = Request("description", {}, DESCRIPTION_LIMIT)
 
 
+def question_request(question: str) -> Request:
+    """Put an open question, to be answered in words; raises RequestError where it is empty."""
+    return Request("question", {"question": _asked(question)}, SENTENCE_LIMIT)
+
+
+def single_request(distortion: str) -> Request:
+    """Ask to assess one type of distortion; raises RequestError when there is no such type."""
+    return Request("single", {"distortion": _type_of(distortion).lower()}, GROUNDING_LIMIT)
+
+
 def region_request(box_1000: Box) -> Request:
     """Ask what is wrong inside a 0..1000 box."""
     fields = {"region": box_text(box_1000)}
@@ -46,12 +57,7 @@ def region_request(box_1000: Box) -> Request:
 
 def locate_request(distortion: str) -> Request:
     """Ask where one type of distortion is; raises RequestError when there is no such type."""
-    names = {name.lower(): name for name in DISTORTIONS}
-    kind = names.get(" ".join(distortion.lower().split()))
-    if kind is None:
-        raise RequestError(
-            f"unknown distortion {distortion!r}; it must be one of {', '.join(names)}"
-        )
+    kind = _type_of(distortion)
     fields = {"distortion": kind.lower()}
     return Request("locate", fields, GROUNDING_LIMIT, grounding_grammar((kind,)))
 
@@ -61,12 +67,27 @@ def choice_request(question: str, choices: Sequence[str]) -> Request:
 
     Raises RequestError without a question, with fewer than two choices, or with over 26.
     """
-    if not question.strip():
-        raise RequestError("the question is empty; ask something")
+    asked = _asked(question)
     if isinstance(choices, str):
         raise RequestError(f"the choices are one text, {choices!r}; give a list of them")
     if not 2 <= len(choices) <= len(LETTERS):
         raise RequestError(
             f"a question needs 2 to {len(LETTERS)} choices to choose from, not {len(choices)}"
         )
-    return Request("choice", {"question": question, "options": options_text(choices)})
+    return Request("choice", {"question": asked, "options": options_text(choices)})
+
+
+def _asked(question: str) -> str:
+    if not question.strip():
+        raise RequestError("the question is empty; ask something")
+    return question
+
+
+def _type_of(distortion: str) -> str:
+    names = {name.lower(): name for name in DISTORTIONS}
+    kind = names.get(" ".join(distortion.lower().split()))
+    if kind is None:
+        raise RequestError(
+            f"unknown distortion {distortion!r}; it must be one of {', '.join(names)}"
+        )
+    return kind

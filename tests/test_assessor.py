@@ -149,6 +149,24 @@ def test_an_encoded_picture_serves_all_tasks(assessor: Assessor, seen: EncodedIm
     assert assessor.assess(seen).distortions == assessor.assess(COFFEE).distortions
 
 
+def test_open_questions_and_single_distortions(assessor: Assessor, seen: EncodedImage) -> None:
+    for question in (QUESTION, "How severe is the noise?"):
+        said = assessor.answer(seen, question)
+        assert said == assessor.answer(COFFEE, question)
+    if "single" in assessor.bundle.manifest.prompts:
+        noise = assessor.describe(seen, " Noise ")
+        assert noise == assessor.describe(COFFEE, "noise")
+        assert "".join(assessor.describe(seen, "noise", stream=True)) == noise.text
+        assert noise.text != assessor.describe(seen, "motion blur").text
+    else:
+        with pytest.raises(RequestError, match="has not learnt the task 'single'"):
+            assessor.describe(seen, "noise")
+    with pytest.raises(RequestError, match="empty"):
+        assessor.answer(seen, "  ")
+    with pytest.raises(RequestError, match="unknown distortion"):
+        assessor.describe(seen, "dirt")
+
+
 def test_questions_together_are_answered_as_each_alone(
     assessor: Assessor, seen: EncodedImage
 ) -> None:

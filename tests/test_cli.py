@@ -125,11 +125,24 @@ def test_ask(bundle: Path, photos: Path) -> None:
     assert f"{max(expected.probabilities):.0%}" in chosen
 
 
+def test_ask_without_choices(bundle: Path, photos: Path) -> None:
+    path = photos / "b.jpg"
+    expected = Assessor(bundle).answer(path, "Which?")
+    (row,) = run("ask", path, "-q", "Which?", "--json", bundle=bundle).rows
+    assert row == {"path": str(path), "answer": expected}
+    ran = run("ask", path, "-q", "Which?", bundle=bundle)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.startswith(str(path))
+    assert "<|" not in ran.out
+
+
 def test_describe(bundle: Path, photos: Path) -> None:
     path = photos / "b.jpg"
     (row,) = run("describe", path, "--json", bundle=bundle).rows
     expected = Assessor(bundle).describe(path)
     assert row == json.loads(json.dumps({"path": str(path)} | expected.to_dict()))
+    (row,) = run("describe", path, "--type", "Noise", "--json", bundle=bundle).rows
+    assert row["text"] == Assessor(bundle).describe(path, "noise").text
     ran = run("describe", path, bundle=bundle)
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.startswith(str(path))

@@ -179,7 +179,8 @@ def test_unknown_engine(bundle: Path, photo: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["ask", *ASK], "2 to 26 choices to choose from, not 0"),
+        (["ask", "-q", " "], "the question is empty"),
+        (["describe", "--type", "rust"], "unknown distortion 'rust'"),
         (["ask", *ASK, "--choice", "Noise"], "not 1"),
         (["ask", *ASK, *["--choice", "Noise"] * 27], "not 27"),
         (["ask", "-q", "", "-c", "Noise", "-c", "Blur"], "the question is empty"),

@@ -116,6 +116,11 @@ def test_every_task_by_form_and_by_json(server: str, bundle: Path, photo: bytes)
             assessor.ask(photo, "Which?", ["Noise", "Blur"]).to_dict(),
         ),
         ("describe", {"stream": False}, assessor.describe(photo).to_dict()),
+        (
+            "describe",
+            {"stream": False, "type": "noise"},
+            assessor.describe(photo, "noise").to_dict(),
+        ),
     ]
     for task, fields, expected in asked:
         if "distortions" in expected and task == "ground":
@@ -163,7 +168,8 @@ def test_openais_client_understands(server: str, bundle: Path, photo: bytes) -> 
     assert whole["score"] == pytest.approx(assessor.score(photo).score)
     streamed = say("Describe it.", stream=True, temperature=0.7, max_tokens=100)
     text = "".join(chunk.choices[0].delta.content or "" for chunk in streamed)
-    assert text == assessor.describe(photo).text == say("Why?").choices[0].message.content
+    assert text == assessor.describe(photo).text == say("Tell me.").choices[0].message.content
+    assert say("Why?").choices[0].message.content == assessor.answer(photo, "Why?")
     with pytest.raises(openai.NotFoundError, match="no model 'gpt'"):
         client.chat.completions.create(model="gpt", messages=[{"role": "user", "content": "hi"}])
     with pytest.raises(openai.UnprocessableEntityError, match="0 pictures"):

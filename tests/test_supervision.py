@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from export.distortions.compose import Truth
 from export.pool.appearance import Appearance
-from export.supervision import choices
-from export.supervision.descriptions import full_description, scene_text
+from export.supervision import choices, questions
+from export.supervision.descriptions import full_description, scene_text, single_assessment
 from export.supervision.example import Example
 from export.supervision.grounding import detection, location, region_perception
 from export.supervision.levels import level_of, level_probabilities
-from export.supervision.places import PLACES, place_of, reach_of
+from export.supervision.places import PLACES, place_of, plain_name_of, reach_of
 from export.supervision.truths import mirror, most_significant, within
 from idetex_edge.parsing import parse_description, parse_grounding
 from idetex_edge.vocabulary import DISTORTIONS, LEVELS, SEVERITIES
@@ -97,6 +97,42 @@ def test_choices_have_one_right_answer(found: list[Truth], seed: int) -> None:
         if maker is choices.significance_choice:
             strongest = most_significant(found)
             assert right in {t.type for t in strongest}
+
+
+def _named(answer: str) -> set[str]:
+    return {kind for kind in DISTORTIONS if kind.lower() in answer}
+
+
+@settings(max_examples=200)
+@given(st.lists(truths(), max_size=4), st.integers())
+def test_open_questions_are_answered_by_the_truth(found: list[Truth], seed: int) -> None:
+    random = Random(seed)
+    present = {t.type for t in found}
+    assert _named(questions.which(found, random).answer) == present
+    most = questions.which_most(found, random).answer
+    keys = {f"{t.severity} {t.type.lower()}" for t in most_significant(found)}
+    assert any(key in most for key in keys) if found else not _named(most)
+    if there := questions.what_there(found, random):
+        assert _named(there.answer)
+        assert _named(there.answer) <= present
+    if severe := questions.how_severe(found, random):
+        (asked,) = _named(severe.fields["question"])
+        grades = {t.severity for t in found if t.type == asked}
+        said = {grade for grade in SEVERITIES if f" {grade}." in severe.answer}
+        assert said == grades if grades else severe.answer.startswith("There is no ")
+    if where := questions.where(found, random):
+        (asked,) = _named(where.fields["question"])
+        assert any(plain_name_of(place_of(t.box)) in where.answer for t in found if t.type == asked)
+
+
+@given(st.lists(truths(), max_size=4), st.integers())
+def test_one_distortion_is_assessed_alone(found: list[Truth], seed: int) -> None:
+    said = single_assessment(found, Random(seed))
+    of_type = [t for t in found if t.type.lower() == said.fields["distortion"]]
+    parsed = parse_description(said.answer).distortions
+    assert {(d.type, d.severity, d.box_1000) for d in parsed} == _facts(of_type)
+    leads = any(key in of_type for key in most_significant(found))
+    assert ("most significant" in said.answer) == leads
 
 
 @pytest.mark.parametrize("place", PLACES)

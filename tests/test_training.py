@@ -45,15 +45,20 @@ def test_stages_run_resume_and_make_a_loadable_checkpoint(
     run = tmp_path / "run"
     moment = 1e-4
     train_vision("nano", pool, {}, run, moment)
-    real = [Labelled(p.path, (score_example(4.0),)) for p in listed if p.scored] * 2
+    scored = [
+        Labelled(photo.path, (score_example(mos),))
+        for photo, mos in zip([p for p in listed if p.scored], (3.0, 4.0), strict=True)
+    ]
+    real = scored * 2
     for stage in (READING, LANGUAGE):
         for _ in range(2):
             train_language(
-                stage, "nano", small_tokenizer, nano_prompts, pool, real, {}, run, moment
+                stage, "nano", small_tokenizer, nano_prompts, pool, real, scored, {}, run, moment
             )
         written = (run / f"{stage.name}.jsonl").read_text()
         lines = [json.loads(line) for line in written.splitlines()]
         assert lines[-1]["step"] == len(lines) == 2
+    assert set(lines[-1]["checks"]["people"]) == {"srcc", "plcc"}
     output = tmp_path / "checkpoint"
     write_checkpoint("nano", small_tokenizer, nano_prompts, run / "model.pt", output)
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(output)
@@ -72,6 +77,7 @@ def test_stages_run_resume_and_make_a_loadable_checkpoint(
         nano_prompts,
         pool,
         real,
+        [],
         {},
         taught,
         moment,
@@ -90,6 +96,7 @@ def test_stages_run_resume_and_make_a_loadable_checkpoint(
         nano_prompts,
         pool,
         real,
+        [],
         {},
         further,
         moment,
@@ -120,7 +127,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
         for steps in stops:
             monkeypatch.setattr(Course, "done", property(lambda c, n=steps: c.step >= n))
             train_language(
-                READING, "nano", small_tokenizer, nano_prompts, pool, [], {}, run, minutes=1
+                READING, "nano", small_tokenizer, nano_prompts, pool, [], [], {}, run, minutes=1
             )
         saved = torch.load(run / "reading.pt", weights_only=True)
         assert (saved["step"], saved["seconds"]) == (4, 4.0)

@@ -55,6 +55,7 @@ def folder(tmp_path: Path) -> Path:
             "B.",
         ),
         _talk("cat.png", "<image>\nWhat do you think?", "Nice."),
+        _talk("cat.png", "<image>\nSay something.", "Nice."),
         _talk("gone.png", f"<image>{_REGION}", "No distortion"),
         _talk(
             "cup.png",
@@ -71,13 +72,14 @@ def folder(tmp_path: Path) -> Path:
 def test_conversations_become_examples(folder: Path) -> None:
     read = read_vida(folder)
     by_name = {picture.path.name: picture.examples for picture in read.pictures}
-    detection, region, choice = by_name["cat.png"]
+    detection, region, choice, question = by_name["cat.png"]
     assert detection == Example("grounding", _GROUNDING)
     assert region.task == "region"
     assert region.fields == {"region": "<|box_start|>(1,2),(300,400)<|box_end|>"}
     assert choice == Example(
         "choice", "B", {"question": "Which is it?", "options": "A. Noise\nB. Motion blur"}
     )
+    assert question == Example("question", "Nice.", {"question": "What do you think?"})
     (score,) = by_name["cup.png"]
     assert score.answer == " poor"
     assert score.levels is not None

@@ -33,10 +33,15 @@ def test_bars_show_loss_and_last_validation(
 def test_the_plot_shows_what_there_is(tmp_path: Path) -> None:
     with Image.open(draw(tmp_path)) as empty:
         colours_before = len(empty.convert("RGB").getcolors(1 << 24) or [])
-    _log(tmp_path, "model", {"seen": {"choice": 0.5}, "unseen": {"choice": 0.25}})
+    _log(
+        tmp_path,
+        "model",
+        {"seen": {"choice": 0.5}, "unseen": {"choice": 0.25}, "people": {"srcc": 0.4}},
+    )
     with Image.open(draw(tmp_path)) as plot:
         assert plot.size == (1320, 660)
         assert len(plot.convert("RGB").getcolors(1 << 24) or []) > colours_before
     assert [line["step"] for line in read_log(tmp_path, "model")] == [10, 20, 30, 40, 50]
     assert read_log(tmp_path, "reading") == []
     assert figures({"seen": {"choice": 0.5, "loss": 1.0}}) == {"seen": 0.5}
+    assert figures({"people": {"srcc": 0.4, "plcc": 0.5}}) == {"people": 0.4}

@@ -11,7 +11,7 @@ from export.supervision.truths import area_of, loss_of, overlap
 from idetex_edge.prompts import options_text
 from idetex_edge.vocabulary import DISTORTIONS, SEVERITIES
 
-_PRESENT: Final = (
+PRESENT: Final = (
     "What type of distortion is present in this image?",
     "Which distortion is present in the image?",
     "Which type of distortion can be seen in this image?",
@@ -22,7 +22,7 @@ _ABSENT: Final = (
     "Which distortion is not present in the image?",
     "Which type of distortion does not appear in this image?",
 )
-_WHERE: Final = (
+WHERE: Final = (
     "Which part of the image suffers from {kind}?",
     "Where is the {kind} located in the image?",
     "Which region of the image is most affected by {kind}?",
@@ -30,13 +30,13 @@ _WHERE: Final = (
     "Where does {kind} appear in the image?",
     "What area is affected by the {kind} in the image?",
 )
-_WHAT_THERE: Final = (
+WHAT_THERE: Final = (
     "What type of distortion affects the {place}?",
     "What distortion is present in the {place}?",
     "Which distortion affects the {place}?",
     "What distortion is observed in the {place}?",
 )
-_HOW_SEVERE: Final = (
+HOW_SEVERE: Final = (
     "There is {article} {kind} affecting the {place}. How severe is it?",
     "How severe is the {kind} in the {place}?",
     "How severe is the {kind} in the image?",
@@ -49,7 +49,7 @@ _SCALE: Final = (
     "Clearly noticeable at a glance. Severe: Significantly impacts the overall perception of the "
     "image.\nHere is the question: "
 )
-_MOST: Final = (
+MOST: Final = (
     "What is the most significant distortion in this image?",
     "Which distortion has the most significant impact on the overall image quality?",
     "Which distortion affects the image quality the most?",
@@ -82,7 +82,7 @@ def type_choice(truths: Sequence[Truth], random: Random) -> Example | None:
     if not present:
         return None
     wrong = random.sample(absent, 3)
-    return _choice(random.choice(_PRESENT), random.choice(present), wrong, random)
+    return _choice(random.choice(PRESENT), random.choice(present), wrong, random)
 
 
 def where_choice(truths: Sequence[Truth], random: Random) -> Example | None:
@@ -106,7 +106,7 @@ def where_choice(truths: Sequence[Truth], random: Random) -> Example | None:
     if len(wrong) < 3:
         return None
     picked = random.sample(wrong, 3)
-    question = random.choice(_WHERE).format(kind=truth.type.lower())
+    question = random.choice(WHERE).format(kind=truth.type.lower())
     prefix = random.choice(("The ", "the ", ""))
 
     def say(place: str) -> str:
@@ -124,7 +124,7 @@ def what_there_choice(truths: Sequence[Truth], random: Random) -> Example | None
     place = place_of(truth.box)
     touching = {t.type for t in truths if area_of(overlap(t.box, truth.box)) > 0}
     wrong = [d for d in DISTORTIONS if d not in touching]
-    question = random.choice(_WHAT_THERE).format(place=name_of(place, random))
+    question = random.choice(WHAT_THERE).format(place=name_of(place, random))
     return _choice(question, truth.type, random.sample(wrong, 3), random)
 
 
@@ -139,7 +139,7 @@ def severity_choice(truths: Sequence[Truth], random: Random) -> Example | None:
     else:
         kind = random.choice([d for d in DISTORTIONS if d not in present])
         place, grade = random.choice(PLACES), "Not visible"
-    question = random.choice(_HOW_SEVERE).format(
+    question = random.choice(HOW_SEVERE).format(
         article=article(kind), kind=kind.lower(), place=name_of(place, random)
     )
     if random.random() < 0.25:
@@ -165,7 +165,7 @@ def significance_choice(truths: Sequence[Truth], random: Random) -> Example | No
     others = ranked[1:4]
     absent = [d for d in DISTORTIONS if d not in losses]
     wrong = others + random.sample(absent, 3 - len(others))
-    return _choice(random.choice(_MOST), ranked[0], wrong, random)
+    return _choice(random.choice(MOST), ranked[0], wrong, random)
 
 
 CHOICES: Final = {

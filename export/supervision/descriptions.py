@@ -140,6 +140,23 @@ def full_description(
     return Example("description", f"{listed}\n{verdict}", stops=(len(listed) + 1,))
 
 
+def single_assessment(truths: Sequence[Truth], random: Random) -> Example:
+    """How one type shows and what it does to the quality: three times in four one that is there."""
+    present = sorted({t.type for t in truths})
+    kind = random.choice(present if present and random.random() < 0.75 else DISTORTIONS)
+    found = [t for t in truths if t.type == kind]
+    fields = {"distortion": kind.lower()}
+    if not found:
+        return Example("single", f"There is no {kind.lower()} in the image.", fields, stops=(0,))
+    leads = any(key in found for key in most_significant(truths))
+    effect = (
+        "has the most significant impact on the overall quality"
+        if leads
+        else "matters less for the overall quality than other distortions do"
+    )
+    return Example("single", f"{_kind_text(kind, found, random)} It {effect}.", fields)
+
+
 def brief_description(truths: Sequence[Truth], looks: Appearance, level: str) -> Example:
     """One or two sentences, no boxes."""
     if not truths:

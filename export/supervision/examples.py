@@ -7,11 +7,16 @@ from export.distortions.compose import Truth
 from export.pool.appearance import Appearance
 from export.pool.shards import Record
 from export.supervision.choices import any_choice
-from export.supervision.descriptions import brief_description, full_description
+from export.supervision.descriptions import (
+    brief_description,
+    full_description,
+    single_assessment,
+)
 from export.supervision.example import Example
 from export.supervision.grounding import detection, location, region_perception
 from export.supervision.levels import level_of, level_probabilities, pseudo_mos
 from export.supervision.mixture import EVERYTHING, Mixture, counts
+from export.supervision.questions import any_question
 from export.supervision.truths import mirror
 
 
@@ -47,6 +52,8 @@ def examples_about(
         "region": lambda: region_perception(truths, random),
         "locate": lambda: location(truths, random),
         "choice": lambda: any_choice(truths, random),
+        "question": lambda: any_question(truths, random),
+        "single": lambda: single_assessment(truths, random),
     }
     if mos is not None:
         level = level_of(mos)

@@ -15,7 +15,9 @@ READING: Final[Mixture] = {
     "region": 2,
     "locate": 1,
     "choice": 11,
+    "question": 0.7,
     "description": 0.3,
+    "single": 0.15,
     "brief": 0.05,
 }
 """Many short answers: a letter teaches little each, and is the hardest to learn."""
@@ -26,7 +28,9 @@ EVERYTHING: Final[Mixture] = {
     "region": 2,
     "locate": 1,
     "choice": 8,
+    "question": 0.8,
     "description": 1,
+    "single": 0.3,
     "brief": 0.15,
 }
 """Every picture is described: three of the challenge's six scores are read from descriptions."""

@@ -98,6 +98,7 @@ _FORMS: Final = (
         _as_said("description"),
     ),
     _Form("score", re.compile(r"How would you rate the quality of (?:the|this) image\?"), _level),
+    _Form("question", re.compile(r"(?P<question>[^\n]+\?)"), _as_said("question")),
 )
 
 

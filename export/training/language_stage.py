@@ -21,32 +21,33 @@ from export.supervision import mixture
 from export.supervision.examples import examples_for
 from export.supervision.labelled import Labelled
 from export.supervision.mixture import EVERYTHING, Mixture
-from export.training.batches import Batch, Batches
+from export.training.batches import Batch, Batches, normalise
 from export.training.course import Course, averaged_weights
 from export.training.evidence import evidence_loss, grade_targets, looks_of, told
 from export.training.losses import Losses
 from export.training.optimiser import Optimiser
 from export.training.packing import Packed, Packer
-from export.training.real import RealBatches
+from export.training.real import RealBatches, as_the_model_sees
 from export.training.student import Sight, Student
 from export.training.teaching import Teacher, lessons
 from export.training.team import average_gradients, rank
+from idetex_edge.evaluation.correlation import correlate
 from idetex_edge.prompts import PromptSet
 
 _WEIGHTS = {
     "loss": 1.0,
     "options": 0.7,
-    "levels": 0.5,
+    "levels": 1.0,
     "evidence": 0.15,
     "logits": 0.7,
     "features": 0.5,
 }
-_REAL_EVERY = 3
-_REAL_BATCH = 2
+_REAL_BATCH = 4
 _TOWER_SHARE = 0.3
 _BYPASS_SHARE = 0.1
 _CHECK_BATCHES = 24
 _CHECK_PIXELS = 225_000
+_CHECK_PEOPLE = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class Stage:
 
 
 READING: Final = Stage("reading", False, 450_000, 1.5e-3, mixture.READING)
-LANGUAGE: Final = Stage("model", True, 400_000, 5e-4, mixture.EVERYTHING, tower_every=2)
+LANGUAGE: Final = Stage("model", True, 300_000, 5e-4, mixture.EVERYTHING, tower_every=2)
 
 
 def _pack(packer: Packer, batch: Batch, random: Random, mixture: Mixture) -> Packed:
@@ -77,10 +78,16 @@ def _pack(packer: Packer, batch: Batch, random: Random, mixture: Mixture) -> Pac
     return packer.pack(examples, height // CELL, width // CELL)
 
 
-def _look(student: Student, stage: Stage, batch: Batch, generator: torch.Generator) -> Sight:
+def _look(
+    student: Student,
+    stage: Stage,
+    batch: Batch,
+    generator: torch.Generator,
+    tower_learns: bool = False,
+) -> Sight:
     """The pictures as they are seen, or as they are told."""
     if stage.sees:
-        return student.see(batch.pixels)
+        return student.see(batch.pixels, tower_learns)
     targets = grade_targets(batch.coverage, batch.severity)
     evidence = told(targets, looks_of(batch.pixels), generator)
     features = student.testify(evidence)
@@ -114,6 +121,30 @@ def check(
     return {name: round(value, 4) for name, value in totals.items()}
 
 
+@torch.no_grad()
+def agreement(
+    student: Student, packer: Packer, losses: Losses, scored: Sequence[Labelled]
+) -> dict[str, dict[str, float]]:
+    """`people`: how well scores read from the level words go with theirs (SRCC, PLCC).
+
+    Empty where that is undefined: with one picture, or where all scores are equal.
+    """
+    ours: list[float] = []
+    theirs: list[float] = []
+    for picture in scored:
+        pixels = normalise(as_the_model_sees(picture.path)[None])
+        height, width = pixels.shape[-2:]
+        packed = packer.pack([picture.examples], height // CELL, width // CELL)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = student(student.see(pixels).features, packed).levels
+        ours += losses.scores(logits).tolist()
+        theirs += (packed.level_targets @ losses.level_values).tolist()
+    found = correlate(ours, theirs)
+    if found is None:
+        return {}
+    return {"people": {"srcc": round(found.srcc, 4), "plcc": round(found.plcc, 4)}}
+
+
 def _weighted(parts: Mapping[str, Tensor]) -> Tensor:
     return sum((_WEIGHTS[name] * part for name, part in parts.items()), torch.zeros(()))
 
@@ -143,6 +174,7 @@ def train_language(
     prompts: PromptSet,
     pool: Path,
     real: Sequence[Labelled],
+    scored: Sequence[Labelled],
     checks: dict[str, Path],
     run: Path,
     minutes: float,
@@ -150,6 +182,9 @@ def train_language(
     taught_by: Path | None = None,
 ) -> None:
     """Train one stage for so many minutes in all.
+
+    `real` are labelled photographs to learn from beside the pool, `scored` others, of each of which
+    a person's score is known, to validate on.
 
     It goes on from the stage's own file in `run` where there is one. Else reading begins with the
     checkpoint folder `start` or with fresh weights, and language with what reading left
@@ -175,7 +210,12 @@ def train_language(
             student.load_checkpoint(start, tokenizer)
 
     def validate(averaged: Student) -> dict[str, dict[str, float]]:
-        return {name: check(averaged, stage, packer, losses, path) for name, path in checks.items()}
+        figures = {
+            name: check(averaged, stage, packer, losses, path) for name, path in checks.items()
+        }
+        if stage.sees and scored:
+            figures |= agreement(averaged, packer, losses, scored[:_CHECK_PEOPLE])
+        return figures
 
     course.begin(begin)
     generator = torch.Generator()
@@ -185,8 +225,7 @@ def train_language(
         generator.manual_seed(course.step * 64 + rank())
         tower_learns = stage.sees and course.step % stage.tower_every == 0
         with torch.autocast("cpu", torch.bfloat16):
-            with torch.set_grad_enabled(tower_learns or not stage.sees):
-                sight = _look(student, stage, batch, generator)
+            sight = _look(student, stage, batch, generator, tower_learns)
             outputs = student(sight.features, packed)
             taught = teacher(batch.pixels, packed) if teacher else None
         parts = losses.all(outputs, packed)
@@ -196,12 +235,12 @@ def train_language(
             truth = grade_targets(batch.coverage, batch.severity)
             parts["evidence"] = evidence_loss(sight.evidence, truth, looks_of(batch.pixels))
         _weighted(parts).backward()
-        if found and course.step % _REAL_EVERY == 0:
+        if found:
             pixels, examples = found.draw(course.step)
             height, width = pixels.shape[-2:]
             packed = packer.pack(examples, height // CELL, width // CELL)
             with torch.autocast("cpu", torch.bfloat16):
-                outputs = student(student.see(pixels).features, packed)
+                outputs = student(student.see(pixels, tower_learns).features, packed)
             _weighted(losses.all(outputs, packed)).backward()
         course.seconds = average_gradients(student, course.seconds)
         nn.utils.clip_grad_norm_(student.parameters(), 1.0)

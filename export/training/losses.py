@@ -16,6 +16,7 @@ class Losses:
     def __init__(self, packer: Packer, vocabulary: int) -> None:
         numbers = packer.number_ids
         self._level_ids = packer.level_ids
+        self.level_values = torch.arange(1.0, len(packer.level_ids) + 1)
         self._number_of = torch.full((vocabulary,), -1)
         self._number_of[numbers] = torch.arange(len(numbers))
         self._numbers = numbers
@@ -48,6 +49,10 @@ class Losses:
         """Cross-entropy of the level words against their soft targets, over the vocabulary."""
         log = logits.float().log_softmax(-1)[:, self._level_ids]
         return -(packed.level_targets * log).sum() / max(1, len(log))
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """Scores [B] in 1..5 of logits [B, vocabulary]: the level words' expected value."""
+        return logits.float()[:, self._level_ids].softmax(-1) @ self.level_values
 
     def options(self, logits: Tensor, packed: Packed) -> Tensor:
         """Binary cross-entropy of options being the answer; 0 where a batch asks no questions."""

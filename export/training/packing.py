@@ -26,7 +26,9 @@ TASK_WEIGHTS: Final = {
     "region": 1.0,
     "locate": 0.6,
     "choice": 4.0,
+    "question": 1.0,
     "description": 0.7,
+    "single": 0.5,
     "brief": 0.3,
 }
 """What a token of each task's answer weighs in the loss."""

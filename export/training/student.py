@@ -84,9 +84,10 @@ class Student(nn.Module):
         )
         self.imitate = nn.Linear(sizes.text_width, teacher_width) if teacher_width else None
 
-    def see(self, pixels: Tensor) -> Sight:
-        """Look at normalised pixels [B, 3, H, W]."""
-        seen = encode(self.model.model.visual, pixels)
+    def see(self, pixels: Tensor, tower_learns: bool = True) -> Sight:
+        """Look at normalised pixels [B, 3, H, W]; the tower gets gradients only where it learns."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and tower_learns):
+            seen = encode(self.model.model.visual, pixels)
         evidence = self.witness(seen)
         return Sight(seen, evidence, self.testify(evidence) + self.bypass(seen))
 

@@ -76,11 +76,11 @@ def _said(pool: Path, prompts: PromptSet) -> Iterator[str]:
     yield prompts["score"].head(10, 10)
 
 
-def _scored(photos: Path) -> list[Labelled]:
-    """The photographs that people scored, as examples of the score task."""
+def _scored(photos: Path, held_out: bool) -> list[Labelled]:
+    """The photographs that people scored, of one side of the split, as examples of that task."""
     return [
         Labelled(photo.path, (score_example(photo.mos),))
-        for photo in scored_photos(list_photos(photos), held_out=False)
+        for photo in scored_photos(list_photos(photos), held_out)
         if photo.mos is not None
     ]
 
@@ -123,8 +123,9 @@ def train(
         more = [path.read_text() for path in texts]
         train_tokenizer([*_said(pool, prompts), *more]).save(str(vocabulary))
     tokenizer = Tokenizer.from_file(str(vocabulary))
-    real = _scored(photos) + (read_vida(vida).pictures if vida else [])
-    common = (preset, tokenizer, prompts, pool, real, checks, run)
+    real = _scored(photos, held_out=False) + (read_vida(vida).pictures if vida else [])
+    scored = _scored(photos, held_out=True)
+    common = (preset, tokenizer, prompts, pool, real, scored, checks, run)
     apart = minutes * _APART_SHARE
     budgets = {"vision": apart, READING.name: apart, LANGUAGE.name: minutes - apart}
     with watching(run, budgets):

@@ -13,6 +13,12 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 PLOT: Final = "training.png"
 _STAGES: Final = ("vision", "reading", "model")
 _SECONDS: Final = 2.0
+_JUDGED_BY: Final = ("mean", "choice", "srcc")
+_LABELS: Final = {
+    "seen": "trained causes",
+    "unseen": "held-out causes",
+    "people": "people's scores (SRCC)",
+}
 
 Line = dict[str, Any]
 
@@ -24,9 +30,9 @@ def read_log(run: Path, stage: str) -> list[Line]:
 
 
 def figures(checks: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """What a validation is judged by: mean AUC, or the share of choices that are right."""
+    """What a validation is judged by: mean AUC, the share of choices that are right, or SRCC."""
     return {
-        pool: scores["mean"] if "mean" in scores else scores["choice"]
+        pool: next(scores[name] for name in _JUDGED_BY if name in scores)
         for pool, scores in checks.items()
     }
 
@@ -95,7 +101,7 @@ def draw(run: Path) -> Path:
                 [line["minutes"] for line in checked],
                 [figures(line["checks"])[pool] for line in checked],
                 marker="o",
-                label=f"{pool} causes",
+                label=_LABELS[pool],
             )
             below.legend()
         below.set_xlabel("minutes")

@@ -20,6 +20,7 @@ from idetex_edge.cli.info import print_info
 from idetex_edge.cli.options import (
     AsJson,
     BundleName,
+    DistortionType,
     EngineName,
     MaxPixels,
     Paths,
@@ -36,8 +37,9 @@ from idetex_edge.engines import AUTO
 from idetex_edge.errors import RequestError
 from idetex_edge.image import MAX_PIXELS
 from idetex_edge.overlay import save_image_atomically
+from idetex_edge.parsing import plain_text
 from idetex_edge.pictures import Found, find_pictures
-from idetex_edge.requests import choice_request, locate_request
+from idetex_edge.requests import choice_request, locate_request, question_request, single_request
 
 app = typer.Typer(
     cls=QuietCommands,
@@ -131,9 +133,7 @@ def ground(
         str | None,
         typer.Option(metavar="X1,Y1,X2,Y2", help="Look only here, in pixels of the picture."),
     ] = None,
-    kind: Annotated[
-        str | None, typer.Option("--type", help="Look for one distortion, such as 'motion blur'.")
-    ] = None,
+    kind: DistortionType = None,
     as_json: AsJson = False,
     bundle: BundleName = None,
     engine: EngineName = AUTO,
@@ -171,12 +171,18 @@ def ask(
     threads: Threads = None,
     max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
-    """Put a multiple-choice question about each picture."""
+    """Put a question about each picture: with --choice multiple-choice, else to be answered."""
     choices = choice or []
-    choice_request(question, choices)
+    if choices:
+        choice_request(question, choices)
+    else:
+        question_request(question)
     assessor = open_assessor(bundle, engine, threads, max_pixels)
 
     def judge(picture: Found) -> Result:
+        if not choices:
+            said = assessor.answer(picture.path, question)
+            return Result({"answer": said}, views.said_view(picture.path, plain_text(said)))
         answer = assessor.ask(picture.path, question, choices)
         return Result(answer.to_dict(), views.answer_view(picture.path, choices, answer))
 
@@ -186,6 +192,7 @@ def ask(
 @app.command()
 def describe(
     paths: Paths,
+    kind: DistortionType = None,
     as_json: AsJson = False,
     bundle: BundleName = None,
     engine: EngineName = AUTO,
@@ -193,14 +200,16 @@ def describe(
     max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
     """Describe each picture's quality in words, shown as they are written."""
+    if kind is not None:
+        single_request(kind)
     assessor = open_assessor(bundle, engine, threads, max_pixels)
 
     def judge(picture: Found) -> Result:
         seen = assessor.encode(picture.path)
         view = views.heading(picture.path, seen.image.size)
         if as_json:
-            return Result(assessor.describe(seen).to_dict(), view)
-        return Result({}, view, views.readable(assessor.describe(seen, stream=True)))
+            return Result(assessor.describe(seen, kind).to_dict(), view)
+        return Result({}, view, views.readable(assessor.describe(seen, kind, stream=True)))
 
     print_each(find_pictures(paths), as_json, judge)
 

@@ -31,7 +31,9 @@ EngineName: TypeAlias = Annotated[
 Threads: TypeAlias = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU threads; all cores if not given.")
 ]
-
+DistortionType: TypeAlias = Annotated[
+    str | None, typer.Option("--type", help="Look for one distortion, such as 'motion blur'.")
+]
 MaxPixels: TypeAlias = Annotated[
     int, typer.Option("--max-pixels", min=1, help="Refuse pictures with more pixels than this.")
 ]

@@ -86,6 +86,11 @@ def answer_view(path: str, choices: Sequence[str], answer: Answer) -> Renderable
     )
 
 
+def said_view(path: str, said: str) -> RenderableType:
+    """An open question's answer."""
+    return Group(Text(_printable(path), "bold", overflow="fold"), Text(f"  {_printable(said)}"))
+
+
 def distortion_table(
     distortions: Sequence[Distortion], key_distortions: Sequence[Distortion] = ()
 ) -> RenderableType:

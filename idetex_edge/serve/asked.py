@@ -69,8 +69,11 @@ class Ask(Pictures):
 
 
 class Describe(Pictures):
-    """A description in words."""
+    """A description in words, of everything or of one type of distortion."""
 
+    type: str | None = Field(
+        None, description=f"Describe only one of: {', '.join(DISTORTIONS)}.", examples=["Noise"]
+    )
     stream: bool = Field(
         True, description="Send server-sent events as it is written, or one JSON answer."
     )

@@ -82,11 +82,12 @@ class ResponseFormat(Strict):
 class Chat(Strict):
     """A conversation whose last user message has one picture and says what to do with it.
 
-    Four tasks are understood. With `response_format` of type `json_object`, the whole assessment
+    Five tasks are understood. With `response_format` of type `json_object`, the whole assessment
     as JSON. With options, a line each (`A. ...`), the letter of one. Asked where distortions are
     (`bounding box`, `where`), or about a region `(x1,y1),(x2,y2)` in 0..1000 of the picture,
-    distortions in ViDA-UGC's form. With any other words, a description. Sampling options are
-    accepted and change nothing: answers are the likeliest ones.
+    distortions in ViDA-UGC's form. With another question, a sentence, where the model has learnt
+    to answer one. With any other words, a description. Sampling options are accepted and change
+    nothing: answers are the likeliest ones.
     """
 
     model_config = ConfigDict(
@@ -233,12 +234,14 @@ def _task_of(words: str, as_json: bool, picture: bytes) -> Callable[[Tell], Task
             return grounding_text(assessor.ground(picture, region_1000=corners), " ")
         if _WHERE.search(words):
             return grounding_text(assessor.ground(picture), "\n")
+        if words.rstrip().endswith("?") and "question" in assessor.bundle.manifest.prompts:
+            return assessor.answer(picture, words)
         return None
 
     def write(assessor: Assessor, tell: Tell) -> None:
         said = read(assessor)
         if said is None:
-            tasks.describe(picture, tell)(assessor)
+            tasks.describe(picture, None, tell)(assessor)
         else:
             tell(said)
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
-from idetex_edge.requests import locate_request
+from idetex_edge.requests import locate_request, single_request
 from idetex_edge.serve import tasks, told
 from idetex_edge.serve.access import require_key
 from idetex_edge.serve.asked import Ask, Asked, Describe, Ground, Pictures, body_of, body_schema
@@ -98,11 +98,14 @@ async def ask(
 async def describe(
     request: Request, asked: Annotated[Asked[Describe], Depends(body_of(Describe))]
 ) -> Response:
-    """Describe each picture's quality in words, as they are written."""
+    """Describe each picture's quality in words, or one type of distortion, as they are written."""
+    kind = asked.body.type
+    if kind is not None:
+        single_request(kind)
     if not asked.body.stream:
-        silent = [tasks.describe(picture, lambda _: None) for picture in asked.pictures]
+        silent = [tasks.describe(picture, kind, lambda _: None) for picture in asked.pictures]
         return await _answer(request, asked, silent)
-    writing = [partial(tasks.describe, picture) for picture in asked.pictures]
+    writing = [partial(tasks.describe, picture, kind) for picture in asked.pictures]
     heard = await with_first(pieces(request, writing, asked.deadline))
     return streamed(_description_events(heard))
 

@@ -44,13 +44,13 @@ def ask(picture: bytes, question: str, choices: Sequence[str]) -> Task[Json]:
     return lambda assessor: assessor.ask(picture, question, choices).to_dict()
 
 
-def describe(picture: bytes, tell: Tell) -> Task[Json]:
-    """A description, each piece told as it is written."""
+def describe(picture: bytes, kind: str | None, tell: Tell) -> Task[Json]:
+    """A description, or what one type of distortion does, each piece told as it is written."""
 
     def task(assessor: Assessor) -> Json:
         seen = assessor.encode(picture)
         text = ""
-        for piece in assessor.describe(seen, stream=True):
+        for piece in assessor.describe(seen, kind, stream=True):
             tell(piece)
             text += piece
         return parse_description(text).placed(*seen.image.size).to_dict()
