@@ -31,6 +31,7 @@ from rich.table import Table
 
 from idetex_edge import Assessor
 from idetex_edge.batch.dataset import SHARD
+from idetex_edge.cli.script import run
 from idetex_edge.image import load_image
 from idetex_edge.pictures import find_pictures
 
@@ -185,12 +186,12 @@ def main(
     table = Table(
         "fetches ahead", "shard", "workers", "pictures a second", "of the cores", "of the store"
     )
-    for run in runs:
-        shares = (f"{run.share_of_cores:.0%}", f"{run.store_share:.1%}")
-        table.add_row(str(run.ahead), str(run.shard), str(run.workers), f"{run.rate:,.1f}", *shares)
+    for one in runs:
+        shares = (f"{one.share_of_cores:.0%}", f"{one.store_share:.1%}")
+        table.add_row(str(one.ahead), str(one.shard), str(one.workers), f"{one.rate:,.1f}", *shares)
     console.print(table)
     if output is not None:
-        figures = {"stages": asdict(stages), "runs": [asdict(run) for run in runs]}
+        figures = {"stages": asdict(stages), "runs": [asdict(run) for one in runs]}
         output.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
@@ -216,4 +217,4 @@ def _files(folder: Path | None, count: int, megapixels: float | None) -> list[by
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

@@ -37,6 +37,7 @@ from rich.table import Table
 
 from benchmarks.serving_process import served
 from idetex_edge import Assessor
+from idetex_edge.cli.script import run
 from idetex_edge.pictures import find_pictures
 from idetex_edge.serve.settings import WORKERS
 
@@ -211,4 +212,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

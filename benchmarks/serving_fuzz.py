@@ -32,6 +32,7 @@ from rich.console import Console
 from rich.progress import track
 
 from benchmarks.serving_process import served
+from idetex_edge.cli.script import run
 
 FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "/v1/assess": ("images",),
@@ -216,4 +217,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from export.distortions.causes import CAUSES, CHAIN, Cause, causes_of
 from export.distortions.chance import Chance
-from export.distortions.compose import spoil, to_thousandths
+from export.distortions.compose import spoil
 from export.distortions.filters import convolve, from_ycc, gaussian_kernel, to_ycc
 from export.distortions.masks import bounds
+from idetex_edge.boxes import to_thousandths
 from idetex_edge.vocabulary import DISTORTIONS, SEVERITIES
 
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from export.distortions import masks
 from export.distortions.causes import CHAIN, Cause, causes_of
 from export.distortions.chance import Chance
-from idetex_edge.vocabulary import BOX_SCALE, DISTORTIONS, SEVERITIES
+from idetex_edge.boxes import to_thousandths
+from idetex_edge.vocabulary import DISTORTIONS, SEVERITIES
 
 _COUNT_ODDS: Final = (0.10, 0.40, 0.30, 0.14, 0.06)
 _GLOBAL_ODDS: Final = 0.35
@@ -113,19 +114,6 @@ def _visible(plans: Sequence[_Plan]) -> list[tuple[_Plan, Tensor]]:
         if mask.sum() >= _LEAST_VISIBLE * plan.mask.sum() and mask.max() > 0.5:
             kept.append((plan, mask))
     return kept
-
-
-def to_thousandths(
-    box: tuple[int, int, int, int], width: int, height: int
-) -> tuple[int, int, int, int]:
-    """A pixel box as integers 0..1000 relative to the picture."""
-    x1, y1, x2, y2 = box
-    return (
-        round(x1 * BOX_SCALE / width),
-        round(y1 * BOX_SCALE / height),
-        round(x2 * BOX_SCALE / width),
-        round(y2 * BOX_SCALE / height),
-    )
 
 
 def spoil(image: Tensor, seed: int, held_out: bool = False) -> Spoiled:

@@ -6,8 +6,10 @@ import http.client
 import ipaddress
 import socket
 import ssl
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 
@@ -63,7 +65,9 @@ def fetch(
     try:
         return _get(url, host, port, str(addresses[0]), secure, max_bytes, deadline)
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise _problem(url, str(error) or type(error).__name__) from None
+        late = time.monotonic() >= deadline
+        reason = "it took too long" if late else str(error) or type(error).__name__
+        raise _problem(url, reason) from None
 
 
 def _get(
@@ -73,8 +77,14 @@ def _get(
     plain = socket.create_connection((address, port), _left(deadline))
     with plain:
         context = ssl.create_default_context()
-        stream = context.wrap_socket(plain, server_hostname=host) if secure else plain
-        with stream:
+        stream = (
+            context.wrap_socket(plain, server_hostname=host, do_handshake_on_connect=False)
+            if secure
+            else plain
+        )
+        with stream, _cut_at(deadline, stream):
+            if isinstance(stream, ssl.SSLSocket):
+                stream.do_handshake()
             connection.sock = stream
             parts = urlsplit(url)
             target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -85,12 +95,29 @@ def _get(
             parts_read: list[bytes] = []
             read = 0
             while chunk := response.read1(_CHUNK):
-                stream.settimeout(_left(deadline))
                 parts_read.append(chunk)
                 read += len(chunk)
                 if read > max_bytes:
                     raise _problem(url, f"it holds over {max_bytes} bytes")
+            _left(deadline)
             return b"".join(parts_read)
+
+
+@contextmanager
+def _cut_at(deadline: float, stream: socket.socket) -> Generator[None, None, None]:
+    """Shut a connection at the deadline: a socket's own time limit starts anew with every byte."""
+
+    def cut() -> None:
+        with suppress(OSError):
+            stream.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(_left(deadline), cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _left(deadline: float) -> float:
