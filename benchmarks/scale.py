@@ -191,7 +191,7 @@ def main(
         table.add_row(str(one.ahead), str(one.shard), str(one.workers), f"{one.rate:,.1f}", *shares)
     console.print(table)
     if output is not None:
-        figures = {"stages": asdict(stages), "runs": [asdict(run) for one in runs]}
+        figures = {"stages": asdict(stages), "runs": [asdict(one) for one in runs]}
         output.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 

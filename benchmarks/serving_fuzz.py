@@ -39,7 +39,7 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "/v1/score": ("images",),
     "/v1/ground": ("images", "region"),
     "/v1/ask": ("images", "question", "choices"),
-    "/v1/describe": ("images", "stream"),
+    "/v1/describe": ("images", "type", "stream"),
     "/v1/chat/completions": ("model", "messages", "stream"),
     **dict.fromkeys(("/v1/models", "/healthz", "/metrics", "/", "/openapi.json", "/x"), ()),
 }

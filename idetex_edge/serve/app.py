@@ -15,6 +15,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 
+from idetex_edge.errors import IdetexError
 from idetex_edge.overlay import COLOURS
 from idetex_edge.serve import told
 from idetex_edge.serve.chat import DEFINITIONS, chat
@@ -62,7 +63,7 @@ def make_app(assessors: Sequence[GuardedAssessor], settings: Settings) -> FastAP
         app.include_router(router)
     app.add_middleware(Gate, settings=settings, work=work)
     app.add_middleware(Measured, metrics=metrics)
-    for kind in (HttpError, HTTPException, Exception):
+    for kind in (HttpError, HTTPException, IdetexError, Exception):
         app.add_exception_handler(kind, _tell)
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
