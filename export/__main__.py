@@ -18,6 +18,11 @@ def workshop() -> None:
     """Make, prove and inspect models for idetex-edge."""
 
 
+Without = Annotated[
+    list[str] | None,
+    typer.Option("--without", help="A part of the recipe to leave out (export/recipe.py)."),
+]
+
 # Commands import what they run inside themselves: torch alone takes seconds.
 
 
@@ -41,11 +46,45 @@ def train(
     texts: Annotated[
         list[Path] | None, typer.Option(help="More text for the tokenizer to learn words from.")
     ] = None,
+    without: Without = None,
 ) -> None:
     """Train a model of our own from photographs, into RUN/checkpoint."""
+    from export.recipe import recipe_without
     from export.training.train import train
 
-    typer.echo(train(preset, photos, run, minutes, pictures, processes, texts or [], start, vida))
+    recipe = recipe_without(without or ())
+    common = (preset, photos, run, minutes, pictures, processes)
+    typer.echo(train(*common, texts or [], start, vida, recipe=recipe))
+
+
+@app.command()
+def ablate(
+    photos: Annotated[Path, typer.Option(help="Folder of photographs with a SOURCES.tsv.")],
+    pool: Annotated[Path, typer.Option(help="Pool of spoiled pictures, such as RUN/pool.")],
+    run: Annotated[Path, typer.Option(help="Folder for the variants; the same one goes on.")],
+    minutes: Annotated[float, typer.Option(help="Time to train each variant.", min=0.01)] = 10,
+    part: Annotated[
+        list[str] | None, typer.Option(help="A part to leave out; all of the stage if not given.")
+    ] = None,
+    stage: Annotated[str, typer.Option(help="Which stage: reading or language.")] = "reading",
+    begin: Annotated[
+        Path | None, typer.Option(help="For language: a run with vision.pt and reading.pt.")
+    ] = None,
+    model: Annotated[
+        Path, typer.Option(help="Checkpoint folder whose tokenizer and prompts to use.")
+    ] = Path("checkpoints/nano"),
+    preset: Annotated[str, typer.Option(help="Which model: nano or mini.")] = "nano",
+) -> None:
+    """Train one stage with the whole recipe and without each part, and say what that costs."""
+    from export.training.ablation import ablate, markdown
+    from export.training.team import settle
+    from idetex_edge.cli.stages import showing_stages
+
+    settle()
+    with showing_stages() as advance:
+        common = (photos, pool, run, minutes, part or (), begin)
+        found = ablate(stage, preset, model, *common, advance)
+    typer.echo(markdown(found))
 
 
 @app.command()
@@ -57,11 +96,15 @@ def distill(
     minutes: Annotated[float, typer.Option(help="Time to train, all stages.", min=1)] = 120,
     pictures: Annotated[int, typer.Option(help="Pictures to spoil for the pool.")] = 25_000,
     processes: Annotated[int, typer.Option(help="Processes to train with, a core each.")] = 2,
+    without: Without = None,
 ) -> None:
     """Train a model of our own from photographs and from a teacher's logits and features."""
+    from export.recipe import recipe_without
     from export.training.train import train
 
-    typer.echo(train(student, photos, run, minutes, pictures, processes, [], teacher=teacher))
+    recipe = recipe_without(without or ())
+    common = (student, photos, run, minutes, pictures, processes)
+    typer.echo(train(*common, [], teacher=teacher, recipe=recipe))
 
 
 @app.command()

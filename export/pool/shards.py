@@ -28,6 +28,7 @@ from export.distortions.pictures import to_picture
 from export.pool.appearance import Appearance, appearance_of
 from export.pool.fidelity import Fidelity, fidelity_of
 from export.pool.photos import Photo
+from export.recipe import WHOLE, Recipe
 from idetex_edge.errors import ExportError
 from idetex_edge.vocabulary import DISTORTIONS, SEVERITIES
 
@@ -92,17 +93,23 @@ class Record:
         return cls(**data)
 
 
-def crop_to(photo: np.ndarray, height: int, width: int, chance: Chance) -> Tensor:
-    """Shrink a photograph [H, W, 3] somewhat, at random, and cut [3, height, width] out of it."""
+def crop_to(
+    photo: np.ndarray, height: int, width: int, chance: Chance, anywhere: bool = True
+) -> Tensor:
+    """Shrink a photograph [H, W, 3] somewhat, at random, and cut [3, height, width] out of it.
+
+    Unless `anywhere`, as much of it as there can be, from the middle.
+    """
     full_height, full_width = photo.shape[:2]
     least = max(height / full_height, width / full_width)
     scale = 1.0 if chance.random() < 0.3 else chance.log_uniform(least, 1.0)
+    scale = scale if anywhere else least
     image = torch.from_numpy(photo).permute(2, 0, 1).float() / 255
     if scale < 0.97:
         target = (max(height, round(full_height * scale)), max(width, round(full_width * scale)))
         image = nn_f.interpolate(image[None], target, mode="bicubic", antialias=True)[0].clamp(0, 1)
-    top = chance.randint(0, image.shape[1] - height)
-    left = chance.randint(0, image.shape[2] - width)
+    spare = (image.shape[1] - height, image.shape[2] - width)
+    top, left = (chance.randint(0, length) if anywhere else length // 2 for length in spare)
     image = image[:, top : top + height, left : left + width]
     return image.flip(-1) if chance.random() < 0.5 else image
 
@@ -143,7 +150,12 @@ def cell_maps(spoiled: Spoiled, height: int, width: int) -> tuple[np.ndarray, np
 
 
 def write_shard(
-    folder: Path, photos: Sequence[Photo], root: Path, seed: int, held_out: bool
+    folder: Path,
+    photos: Sequence[Photo],
+    root: Path,
+    seed: int,
+    held_out: bool,
+    recipe: Recipe = WHOLE,
 ) -> Path:
     """Spoil `SHARD` pictures of one size drawn by `seed` and put the shard in `folder`.
 
@@ -155,7 +167,7 @@ def write_shard(
         raise ExportError(f"no photograph in {root} holds {SIZES[0][0]} px; give larger ones")
     (height, width), _ = chance.choices(sizes, [weight for _, weight in sizes])[0]
     # Enlarging would be a distortion of its own.
-    wanted = size_to_spoil(height, width, chance)
+    wanted = size_to_spoil(height, width, chance) if "resampling" in recipe else (height, width)
     large = [photo for photo in photos if photo.holds(*wanted)]
     if not large:
         wanted = (height, width)
@@ -166,7 +178,7 @@ def write_shard(
     records: list[Record] = []
     for row in range(SHARD):
         photo = chance.choice(large)
-        clean = crop_to(photo.load(), *wanted, chance)
+        clean = crop_to(photo.load(), *wanted, chance, "cropping" in recipe)
         picture_seed = chance.getrandbits(48)
         spoiled = spoil(clean, picture_seed, held_out)
         images[row] = as_seen(spoiled.image, height, width)

@@ -8,6 +8,7 @@ from export.distortions.compose import Truth
 from export.supervision.example import Example
 from export.supervision.places import PLACES, name_of, place_of, reach_of
 from export.supervision.truths import area_of, loss_of, overlap
+from export.supervision.wording import worded
 from idetex_edge.prompts import options_text
 from idetex_edge.vocabulary import DISTORTIONS, SEVERITIES
 
@@ -78,11 +79,11 @@ def type_choice(truths: Sequence[Truth], random: Random) -> Example | None:
     absent = [d for d in DISTORTIONS if d not in present]
     if len(present) >= 2 and random.random() < 0.5:
         wrong = random.sample(present, min(3, len(present)))
-        return _choice(random.choice(_ABSENT), random.choice(absent), wrong, random)
+        return _choice(worded(_ABSENT, random), random.choice(absent), wrong, random)
     if not present:
         return None
     wrong = random.sample(absent, 3)
-    return _choice(random.choice(PRESENT), random.choice(present), wrong, random)
+    return _choice(worded(PRESENT, random), random.choice(present), wrong, random)
 
 
 def where_choice(truths: Sequence[Truth], random: Random) -> Example | None:
@@ -106,7 +107,7 @@ def where_choice(truths: Sequence[Truth], random: Random) -> Example | None:
     if len(wrong) < 3:
         return None
     picked = random.sample(wrong, 3)
-    question = random.choice(WHERE).format(kind=truth.type.lower())
+    question = worded(WHERE, random).format(kind=truth.type.lower())
     prefix = random.choice(("The ", "the ", ""))
 
     def say(place: str) -> str:
@@ -124,7 +125,7 @@ def what_there_choice(truths: Sequence[Truth], random: Random) -> Example | None
     place = place_of(truth.box)
     touching = {t.type for t in truths if area_of(overlap(t.box, truth.box)) > 0}
     wrong = [d for d in DISTORTIONS if d not in touching]
-    question = random.choice(WHAT_THERE).format(place=name_of(place, random))
+    question = worded(WHAT_THERE, random).format(place=name_of(place, random))
     return _choice(question, truth.type, random.sample(wrong, 3), random)
 
 
@@ -139,7 +140,7 @@ def severity_choice(truths: Sequence[Truth], random: Random) -> Example | None:
     else:
         kind = random.choice([d for d in DISTORTIONS if d not in present])
         place, grade = random.choice(PLACES), "Not visible"
-    question = random.choice(HOW_SEVERE).format(
+    question = worded(HOW_SEVERE, random).format(
         article=article(kind), kind=kind.lower(), place=name_of(place, random)
     )
     if random.random() < 0.25:
@@ -165,7 +166,7 @@ def significance_choice(truths: Sequence[Truth], random: Random) -> Example | No
     others = ranked[1:4]
     absent = [d for d in DISTORTIONS if d not in losses]
     wrong = others + random.sample(absent, 3 - len(others))
-    return _choice(random.choice(MOST), ranked[0], wrong, random)
+    return _choice(worded(MOST, random), ranked[0], wrong, random)
 
 
 CHOICES: Final = {

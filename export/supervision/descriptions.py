@@ -15,6 +15,7 @@ from export.supervision.example import Example
 from export.supervision.grounding import reference
 from export.supervision.places import place_of, plain_name_of
 from export.supervision.truths import most_significant
+from export.supervision.wording import worded
 from idetex_edge.vocabulary import DISTORTIONS, QUALITY_SENTENCE, box_text
 
 _COUNTS: Final = ("no", "one", "two", "three", "four", "five", "six")
@@ -97,7 +98,7 @@ def scene_text(looks: Appearance) -> str:
 
 
 def _kind_text(kind: str, truths: Sequence[Truth], random: Random) -> str:
-    effect = random.choice(_EFFECTS[kind])
+    effect = worded(_EFFECTS[kind], random)
     if len(truths) == 1:
         truth = truths[0]
         return (

@@ -36,6 +36,15 @@ EVERYTHING: Final[Mixture] = {
 """Every picture is described: three of the challenge's six scores are read from descriptions."""
 
 
+def without_brief(mixture: Mixture) -> Mixture:
+    """A mixture in which reasoning is never asked for in brief."""
+    return {**mixture, "brief": 0.0}
+
+
+EVEN: Final[Mixture] = dict.fromkeys(TASKS, 1.0)
+"""Every task once."""
+
+
 def counts(mixture: Mixture, random: Random) -> dict[str, int]:
     """Draw how often each task is asked about one picture, whole numbers around the mixture's."""
     drawn: dict[str, int] = {}

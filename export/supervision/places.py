@@ -4,6 +4,7 @@ from random import Random
 from typing import Final
 
 from export.supervision.truths import Box, area_of
+from export.supervision.wording import worded
 from idetex_edge.vocabulary import BOX_SCALE
 
 _NAMES: Final = {
@@ -65,7 +66,7 @@ def names_of(place: str) -> tuple[str, ...]:
 
 def name_of(place: str, random: Random) -> str:
     """One of the ways to say a place, without the article."""
-    return random.choice(_NAMES[place])
+    return worded(_NAMES[place], random)
 
 
 def plain_name_of(place: str) -> str:

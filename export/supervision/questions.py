@@ -9,6 +9,7 @@ from export.supervision.choices import HOW_SEVERE, MOST, WHAT_THERE, WHERE, arti
 from export.supervision.example import Example
 from export.supervision.places import name_of, place_of, plain_name_of
 from export.supervision.truths import area_of, most_significant, overlap
+from export.supervision.wording import worded
 from idetex_edge.vocabulary import DISTORTIONS
 
 _WHICH: Final = (
@@ -33,7 +34,7 @@ def _example(question: str, answer: str, stops: tuple[int, ...] = ()) -> Example
 
 def which(truths: Sequence[Truth], random: Random) -> Example:
     """Which types there are."""
-    question = random.choice(_WHICH)
+    question = worded(_WHICH, random)
     kinds = _kinds(truths)
     if not kinds:
         return _example(question, _NONE, (0,))
@@ -47,7 +48,7 @@ def where(truths: Sequence[Truth], random: Random) -> Example | None:
         return None
     kind = random.choice(truths).type
     places = dict.fromkeys(plain_name_of(place_of(t.box)) for t in truths if t.type == kind)
-    question = random.choice(WHERE).format(kind=kind.lower())
+    question = worded(WHERE, random).format(kind=kind.lower())
     return _example(question, f"It affects the {_listed([*places])}.")
 
 
@@ -58,7 +59,7 @@ def what_there(truths: Sequence[Truth], random: Random) -> Example | None:
     truth = random.choice(truths)
     there = [t for t in truths if area_of(overlap(t.box, truth.box)) > 0.5 * area_of(truth.box)]
     place = name_of(place_of(truth.box), random)
-    question = random.choice(WHAT_THERE).format(place=place)
+    question = worded(WHAT_THERE, random).format(place=place)
     return _example(question, f"It is affected by {_listed(_kinds(there or [truth]))}.")
 
 
@@ -73,7 +74,7 @@ def how_severe(truths: Sequence[Truth], random: Random) -> Example | None:
     else:
         kind = random.choice([d for d in DISTORTIONS if d not in present])
         place, answer = "whole", f"There is no {kind.lower()} in the image."
-    question = random.choice(HOW_SEVERE).format(
+    question = worded(HOW_SEVERE, random).format(
         article=article(kind), kind=kind.lower(), place=name_of(place, random)
     )
     return _example(question, answer)
@@ -81,7 +82,7 @@ def how_severe(truths: Sequence[Truth], random: Random) -> Example | None:
 
 def which_most(truths: Sequence[Truth], random: Random) -> Example:
     """Which type matters most, how severe it is, and where."""
-    question = random.choice(MOST)
+    question = worded(MOST, random)
     keys = most_significant(truths)
     if not keys:
         return _example(question, _NONE, (0,))

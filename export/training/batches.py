@@ -47,8 +47,11 @@ class Batches:
     and `seed` alone, so training that goes on with number `first` draws what it would have drawn.
     """
 
-    def __init__(self, pool: Path, pixels: int, seed: int, first: int = 0) -> None:
+    def __init__(
+        self, pool: Path, pixels: int, seed: int, first: int = 0, mirrors: bool = True
+    ) -> None:
         self._pool, self._pixels, self._seed, self._first = pool, pixels, seed, first
+        self._mirrors = mirrors
         self._shards: dict[Path, Shard] = {}
 
     def __iter__(self) -> Iterator[Batch]:
@@ -64,7 +67,10 @@ class Batches:
         height, width = shard.images.shape[-2:]
         size = max(2, min(len(shard.records), round(self._pixels / (height * width))))
         rows = sorted(random.sample(range(len(shard.records)), size))
-        mirrored = tuple((random.random() < 0.5, random.random() < 0.25) for _ in rows)
+        mirrored = tuple(
+            (self._mirrors and random.random() < 0.5, self._mirrors and random.random() < 0.25)
+            for _ in rows
+        )
 
         def gather(array: np.ndarray) -> np.ndarray:
             picked = [

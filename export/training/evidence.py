@@ -63,11 +63,14 @@ def looks_of(pixels: Tensor) -> Tensor:
     return centred * torch.tensor(_LOOKS_SCALE)
 
 
-def told(targets: Tensor, looks: Tensor, generator: torch.Generator) -> Tensor:
+def told(
+    targets: Tensor, looks: Tensor, generator: torch.Generator, doubtful: bool = True
+) -> Tensor:
     """Evidence [B, cells, 34] as a tower might give it that sees well on some pictures only.
 
     The truth as logits, with errors that all cells of a picture share (a distortion taken for
-    milder, or for another) and errors of single cells, each picture's of its own size.
+    milder, or for another) and errors of single cells, each picture's of its own size. Unless
+    `doubtful`, the truth alone.
     """
     batch, cells, _ = targets.shape
 
@@ -76,6 +79,8 @@ def told(targets: Tensor, looks: Tensor, generator: torch.Generator) -> Tensor:
 
     doubt = torch.rand(batch, 1, 1, generator=generator)
     logits = ABSENT + (PRESENT - ABSENT) * targets
+    if not doubtful:
+        return torch.cat((logits, looks), dim=-1)
     logits = logits * (1 - 0.5 * doubt) + ABSENT * 0.3 * doubt
     logits = logits + _SHARED_ERROR * doubt * normal(batch, 1, GRADES)
     logits = logits + _CELL_ERROR * doubt * normal(batch, cells, GRADES)

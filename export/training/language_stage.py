@@ -17,16 +17,19 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from export.pool.shards import CELL
+from export.recipe import WHOLE, Recipe
 from export.supervision import mixture
+from export.supervision.example import Example
 from export.supervision.examples import examples_for
 from export.supervision.labelled import Labelled
-from export.supervision.mixture import EVERYTHING, Mixture
+from export.supervision.mixture import EVEN, EVERYTHING, Mixture, without_brief
+from export.supervision.wording import FirstWords
 from export.training.batches import Batch, Batches, normalise
 from export.training.course import Course, averaged_weights
 from export.training.evidence import evidence_loss, grade_targets, looks_of, told
 from export.training.losses import Losses
 from export.training.optimiser import Optimiser
-from export.training.packing import Packed, Packer
+from export.training.packing import TASK_WEIGHTS, Packed, Packer
 from export.training.real import RealBatches, as_the_model_sees
 from export.training.student import Sight, Student
 from export.training.teaching import Teacher, lessons
@@ -69,13 +72,29 @@ READING: Final = Stage("reading", False, 450_000, 1.5e-3, mixture.READING)
 LANGUAGE: Final = Stage("model", True, 300_000, 5e-4, mixture.EVERYTHING, tower_every=2)
 
 
-def _pack(packer: Packer, batch: Batch, random: Random, mixture: Mixture) -> Packed:
-    examples = [
-        examples_for(record, mirrored, random, mixture)
+def asked_of(
+    batch: Batch, draw: str, mixture: Mixture, recipe: Recipe = WHOLE
+) -> list[list[Example]]:
+    """What each picture of a batch is asked: by its seed and `draw`, or always the same of it."""
+    words = Random if "rephrasing" in recipe else FirstWords
+    draw = draw if "redrawing" in recipe else ""
+    return [
+        examples_for(record, mirrored, words(f"{draw} {record.seed}"), mixture)
         for record, mirrored in zip(batch.records, batch.mirrored, strict=True)
     ]
-    height, width = batch.pixels.shape[-2:]
+
+
+def _pack(packer: Packer, examples: Sequence[Sequence[Example]], pixels: Tensor) -> Packed:
+    height, width = pixels.shape[-2:]
     return packer.pack(examples, height // CELL, width // CELL)
+
+
+def mixed(stage: Stage, recipe: Recipe) -> tuple[Mixture, Mapping[str, float]]:
+    """How often each task is asked, and what a token of its answer weighs."""
+    weighed = "mixing" in recipe
+    tasks = stage.mixture if weighed else EVEN
+    weights = TASK_WEIGHTS if weighed else dict.fromkeys(TASK_WEIGHTS, 1.0)
+    return tasks if "shortening" in recipe else without_brief(tasks), weights
 
 
 def _look(
@@ -84,12 +103,13 @@ def _look(
     batch: Batch,
     generator: torch.Generator,
     tower_learns: bool = False,
+    doubtful: bool = True,
 ) -> Sight:
     """The pictures as they are seen, or as they are told."""
     if stage.sees:
         return student.see(batch.pixels, tower_learns)
     targets = grade_targets(batch.coverage, batch.severity)
-    evidence = told(targets, looks_of(batch.pixels), generator)
+    evidence = told(targets, looks_of(batch.pixels), generator, doubtful)
     features = student.testify(evidence)
     return Sight(features, evidence, features)
 
@@ -99,12 +119,13 @@ def check(
     student: Student, stage: Stage, packer: Packer, losses: Losses, pool: Path
 ) -> dict[str, float]:
     """Teacher-forced figures on a pool: loss, token accuracy, choice accuracy."""
-    random, generator = Random(11), torch.Generator().manual_seed(11)
+    generator = torch.Generator().manual_seed(11)
     totals = {"loss": 0.0, "token": 0.0, "choice": 0.0}
     tokens = choices = 0.0
     letters = torch.tensor([packer.id_of(letter) for letter in "ABCD"])
-    for batch in islice(Batches(pool, _CHECK_PIXELS, seed=5), _CHECK_BATCHES):
-        packed = _pack(packer, batch, random, EVERYTHING)
+    drawn = islice(Batches(pool, _CHECK_PIXELS, seed=5), _CHECK_BATCHES)
+    for number, batch in enumerate(drawn):
+        packed = _pack(packer, asked_of(batch, f"check {number}", EVERYTHING), batch.pixels)
         with torch.autocast("cpu", torch.bfloat16):
             sight = _look(student, stage, batch, generator)
             logits = student(sight.features, packed).answers
@@ -133,8 +154,7 @@ def agreement(
     theirs: list[float] = []
     for picture in scored:
         pixels = normalise(as_the_model_sees(picture.path)[None])
-        height, width = pixels.shape[-2:]
-        packed = packer.pack([picture.examples], height // CELL, width // CELL)
+        packed = _pack(packer, [picture.examples], pixels)
         with torch.autocast("cpu", torch.bfloat16):
             logits = student(student.see(pixels).features, packed).levels
         ours += losses.scores(logits).tolist()
@@ -180,6 +200,7 @@ def train_language(
     minutes: float,
     start: Path | None = None,
     taught_by: Path | None = None,
+    recipe: Recipe = WHOLE,
 ) -> None:
     """Train one stage for so many minutes in all.
 
@@ -196,7 +217,8 @@ def train_language(
     """
     teacher = Teacher(taught_by, tokenizer) if taught_by and stage.sees else None
     student = Student(preset, tokenizer, teacher.width if teacher else 0)
-    packer = Packer(tokenizer, prompts)
+    tasks, weights = mixed(stage, recipe)
+    packer = Packer(tokenizer, prompts, weights)
     losses = Losses(packer, tokenizer.get_vocab_size())
     optimiser = _optimiser(student, stage)
     course = Course(run, stage.name, minutes, student, optimiser, leads=rank() == 0)
@@ -219,26 +241,27 @@ def train_language(
 
     course.begin(begin)
     generator = torch.Generator()
-    found = RealBatches(real if stage.sees else (), _REAL_BATCH, rank())
-    for batch in Batches(pool, stage.pixels, rank(), first=course.step):
-        packed = _pack(packer, batch, Random(f"{rank()} {course.step}"), stage.mixture)
+    labelled = real if stage.sees and "photographs" in recipe else ()
+    found = RealBatches(labelled, _REAL_BATCH, rank())
+    for batch in Batches(pool, stage.pixels, rank(), course.step, "mirroring" in recipe):
+        asked = asked_of(batch, f"{rank()} {course.step}", tasks, recipe)
+        packed = _pack(packer, asked, batch.pixels)
         generator.manual_seed(course.step * 64 + rank())
         tower_learns = stage.sees and course.step % stage.tower_every == 0
         with torch.autocast("cpu", torch.bfloat16):
-            sight = _look(student, stage, batch, generator, tower_learns)
+            sight = _look(student, stage, batch, generator, tower_learns, "doubt" in recipe)
             outputs = student(sight.features, packed)
             taught = teacher(batch.pixels, packed) if teacher else None
         parts = losses.all(outputs, packed)
         if taught:
             parts |= lessons(student, sight, outputs, taught, packed)
-        if tower_learns:
+        if tower_learns and "evidence" in recipe:
             truth = grade_targets(batch.coverage, batch.severity)
             parts["evidence"] = evidence_loss(sight.evidence, truth, looks_of(batch.pixels))
         _weighted(parts).backward()
         if found:
             pixels, examples = found.draw(course.step)
-            height, width = pixels.shape[-2:]
-            packed = packer.pack(examples, height // CELL, width // CELL)
+            packed = _pack(packer, examples, pixels)
             with torch.autocast("cpu", torch.bfloat16):
                 outputs = student(student.see(pixels, tower_learns).features, packed)
             _weighted(losses.all(outputs, packed)).backward()

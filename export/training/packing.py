@@ -5,7 +5,7 @@ a row of the block whose length it fits; it sees its picture's prefix and itself
 position right behind the picture, and knows nothing of the other questions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -89,10 +89,17 @@ class _Segment:
 class Packer:
     """Turns examples into `Packed` blocks, with one tokenizer and one set of prompts.
 
-    Only for prompt sets in which every task has the same words in front of the picture.
+    weights: what a token of each task's answer weighs in the loss. Only for prompt sets in which
+    every task has the same words in front of the picture.
     """
 
-    def __init__(self, tokenizer: Tokenizer, prompts: PromptSet) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        prompts: PromptSet,
+        weights: Mapping[str, float] = TASK_WEIGHTS,
+    ) -> None:
+        self._weights = weights
         self._tokenizer = tokenizer
         self._prompts = prompts
         self._image = self.id_of(IMAGE_PAD)
@@ -122,7 +129,7 @@ class Packer:
                 picture,
                 tail.ids,
                 [*answer.ids, self._end],
-                _answer_weights(example, answer.offsets),
+                _answer_weights(example, answer.offsets, self._weights[example.task]),
                 _option_ends(example, text, tail.offsets),
             )
             for (picture, example), text, tail, answer in zip(
@@ -183,10 +190,12 @@ class Packer:
         )
 
 
-def _answer_weights(example: Example, offsets: Sequence[tuple[int, int]]) -> list[float]:
+def _answer_weights(
+    example: Example, offsets: Sequence[tuple[int, int]], weight: float
+) -> list[float]:
     """What each token of an answer and its end weighs in the loss."""
     begins = [*(start for start, _ in offsets), len(example.answer)]
-    weights = [TASK_WEIGHTS[example.task]] * len(begins)
+    weights = [weight] * len(begins)
     for stop in example.stops:
         weights[next(i for i, begin in enumerate(begins) if begin >= stop)] *= STOP_WEIGHT
     return weights

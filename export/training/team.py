@@ -45,11 +45,12 @@ def _run_all(works: Sequence[tuple[Callable[..., None], tuple[object, ...]]]) ->
 
 
 def _alone(work: Callable[..., None], args: tuple[object, ...]) -> None:
-    _settle()
+    settle()
     work(*args)
 
 
-def _settle() -> None:
+def settle() -> None:
+    """Make this process one that trains: one thread, and pointwise operations compiled."""
     torch.set_num_threads(1)
     fuse()
 
@@ -57,7 +58,7 @@ def _settle() -> None:
 def _join(
     rank: int, size: int, store: Path, work: Callable[..., None], args: tuple[object, ...]
 ) -> None:
-    _settle()
+    settle()
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
     work(*args)
     dist.destroy_process_group()

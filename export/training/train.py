@@ -20,6 +20,7 @@ from tokenizers import Tokenizer
 
 from export.pool.photos import clean_photos, list_photos, scored_photos
 from export.pool.shards import SHARD, Record, Shard, shard_folders, write_shard
+from export.recipe import WHOLE, Recipe
 from export.student.tokenizer import train_tokenizer
 from export.supervision.examples import examples_for, score_example
 from export.supervision.labelled import Labelled
@@ -44,17 +45,18 @@ _FIRST_SHARDS: Final = 60
 _TOKENIZER_SHARDS: Final = 80
 
 
-def _spoil_on(photos: Path, pool: Path, shards: int) -> None:
+def _spoil_on(photos: Path, pool: Path, shards: int, recipe: Recipe) -> None:
     """Fill a pool up to so many shards; runs in a process of its own, one thread."""
     torch.set_num_threads(1)
     clean = clean_photos(list_photos(photos), held_out=False)
     have = {int(folder.name.split("_")[0]) for folder in shard_folders(pool)}
     for seed in range(shards):
         if seed not in have:
-            write_shard(pool, clean, photos, seed, held_out=False)
+            write_shard(pool, clean, photos, seed, held_out=False, recipe=recipe)
 
 
-def _make_checks(photos: Path, run: Path) -> dict[str, Path]:
+def make_checks(photos: Path, run: Path) -> dict[str, Path]:
+    """The validation pools of a run by name, made where they are missing."""
     clean = clean_photos(list_photos(photos), held_out=True)
     pools = {name: run / "checks" / name for name in CHECKS}
     for name, held_out_causes in CHECKS.items():
@@ -76,7 +78,7 @@ def _said(pool: Path, prompts: PromptSet) -> Iterator[str]:
     yield prompts["score"].head(10, 10)
 
 
-def _scored(photos: Path, held_out: bool) -> list[Labelled]:
+def scored_examples(photos: Path, held_out: bool) -> list[Labelled]:
     """The photographs that people scored, of one side of the split, as examples of that task."""
     return [
         Labelled(photo.path, (score_example(photo.mos),))
@@ -96,6 +98,7 @@ def train(
     start: Path | None = None,
     vida: Path | None = None,
     teacher: Path | None = None,
+    recipe: Recipe = WHOLE,
 ) -> Path:
     """Train a preset for so many minutes in all; returns the checkpoint's folder.
 
@@ -105,7 +108,7 @@ def train(
     weights and tokenizer are trained further. `vida` is a folder of ViDA-UGC's training files
     (`export.supervision.vida`), mixed in as photographs with human scores are. A `teacher` is a
     checkpoint folder of one of our presets: the student takes its vocabulary and prompts, and
-    learns from it in the last stage (`teaching.py`).
+    learns from it in the last stage (`teaching.py`). `recipe` says which parts to leave out.
     """
     pool = run / "pool"
     pool.mkdir(parents=True, exist_ok=True)
@@ -114,26 +117,27 @@ def train(
     prompts = PromptSet.from_dict(json.loads(words.read_text()))
     context = get_context("spawn")
     shards = -(-pictures // SHARD)
-    _spoil_on(photos, pool, min(_FIRST_SHARDS, shards))
-    spoiler = context.Process(target=_spoil_on, args=(photos, pool, shards), daemon=True)
+    _spoil_on(photos, pool, min(_FIRST_SHARDS, shards), recipe)
+    spoiler = context.Process(target=_spoil_on, args=(photos, pool, shards, recipe), daemon=True)
     spoiler.start()
-    checks = _make_checks(photos, run)
+    checks = make_checks(photos, run)
     vocabulary = (model or run) / "tokenizer.json"
     if not vocabulary.exists():
         more = [path.read_text() for path in texts]
         train_tokenizer([*_said(pool, prompts), *more]).save(str(vocabulary))
     tokenizer = Tokenizer.from_file(str(vocabulary))
-    real = _scored(photos, held_out=False) + (read_vida(vida).pictures if vida else [])
-    scored = _scored(photos, held_out=True)
+    real = scored_examples(photos, held_out=False) + (read_vida(vida).pictures if vida else [])
+    scored = scored_examples(photos, held_out=True)
     common = (preset, tokenizer, prompts, pool, real, scored, checks, run)
     apart = minutes * _APART_SHARE
     budgets = {"vision": apart, READING.name: apart, LANGUAGE.name: minutes - apart}
     with watching(run, budgets):
         train_apart(
-            (train_vision, (preset, pool, checks, run, apart, start)),
-            (train_language, (READING, *common, apart, start, None)),
+            (train_vision, (preset, pool, checks, run, apart, start, recipe)),
+            (train_language, (READING, *common, apart, start, None, recipe)),
         )
-        train_together(processes, train_language, LANGUAGE, *common, minutes - apart, None, teacher)
+        joined = (*common, minutes - apart, None, teacher, recipe)
+        train_together(processes, train_language, LANGUAGE, *joined)
     spoiler.terminate()
     output = run / "checkpoint"
     write_checkpoint(preset, tokenizer, prompts, run / "model.pt", output)

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from export.recipe import WHOLE, Recipe
 from export.student.architecture import PRESETS, configure, create, trained_model
 from export.training.batched_vision import encode
 from export.training.batches import Batches
@@ -78,6 +79,7 @@ def train_vision(
     run: Path,
     minutes: float,
     start: Path | None = None,
+    recipe: Recipe = WHOLE,
 ) -> None:
     """Train a preset's tower on a pool for so many minutes in all; resumes from `run`.
 
@@ -96,7 +98,7 @@ def train_vision(
         return {name: cell_scores(averaged, path) for name, path in checks.items()}
 
     course.begin(begin)
-    for batch in Batches(pool, _PIXELS, seed=0, first=course.step):
+    for batch in Batches(pool, _PIXELS, 0, course.step, "mirroring" in recipe):
         with torch.autocast("cpu", torch.bfloat16):
             evidence = model(batch.pixels)
         truth = grade_targets(batch.coverage, batch.severity)

@@ -1,0 +1,160 @@
+"""Every part of the recipe can be left out, and leaving it out changes just that."""
+
+import json
+from itertools import islice
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+
+from export.distortions.chance import Chance
+from export.distortions.compose import Truth
+from export.pool.photos import clean_photos, list_photos
+from export.pool.shards import Shard, crop_to, write_shard
+from export.recipe import PARTS, Recipe, recipe_without
+from export.supervision import choices
+from export.supervision.mixture import EVERYTHING, without_brief
+from export.supervision.wording import FirstWords
+from export.training.ablation import ablate, markdown, parts_of
+from export.training.batches import Batches
+from export.training.evidence import ABSENT, PRESENT, told
+from export.training.language_stage import READING, asked_of, mixed
+from export.training.packing import TASK_WEIGHTS
+from idetex_edge.errors import ExportError
+from idetex_edge.prompts import PromptSet
+
+TRUTHS = [
+    Truth("Noise", "severe", (0, 0, 400, 400), 0.16, "test"),
+    Truth("Motion blur", "minor", (500, 500, 1000, 1000), 0.25, "test"),
+]
+
+
+@pytest.fixture(scope="module")
+def pool(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("recipe") / "pool"
+    clean = clean_photos(list_photos(photo_folder), held_out=False)
+    write_shard(folder, clean, photo_folder, seed=2, held_out=False)
+    return folder
+
+
+def test_only_parts_can_be_left_out() -> None:
+    assert all(part in Recipe() for part in PARTS)
+    less = recipe_without(["mirroring"])
+    assert [part for part in PARTS if part not in less] == ["mirroring"]
+    with pytest.raises(ExportError, match="no part 'flipping'; it has cropping"):
+        recipe_without(["flipping"])
+
+
+def test_mirroring(pool: Path) -> None:
+    turned = [b.mirrored for b in islice(Batches(pool, 400_000, 0), 6)]
+    assert len({pair for pairs in turned for pair in pairs}) > 1
+    plain = [b.mirrored for b in islice(Batches(pool, 400_000, 0, mirrors=False), 6)]
+    assert {pair for pairs in plain for pair in pairs} == {(False, False)}
+
+
+def test_redrawing(pool: Path) -> None:
+    batch = next(iter(Batches(pool, 400_000, 0, mirrors=False)))
+
+    def asked(draw: str, *without: str) -> list[str]:
+        found = asked_of(batch, draw, EVERYTHING, recipe_without(without))
+        return [json.dumps((e.task, dict(e.fields), e.answer)) for row in found for e in row]
+
+    assert asked("1") != asked("2")
+    assert asked("1") == asked("1")
+    assert asked("1", "redrawing") == asked("2", "redrawing")
+
+
+def test_rephrasing() -> None:
+    def questions(words: type[Random]) -> set[str]:
+        made = [make(TRUTHS, words(seed)) for seed in range(60) for make in choices.CHOICES]
+        return {example.fields["question"].split("question: ")[-1] for example in made if example}
+
+    firsts = (
+        *(choices.PRESENT[0], choices.WHERE[0], choices.WHAT_THERE[0], choices.HOW_SEVERE[0]),
+        *(choices.MOST[0], "What type of distortion is not present in this image?"),
+    )
+    starts = tuple(first.partition("{")[0] for first in firsts)
+    plain = questions(FirstWords)
+    assert all(question.startswith(starts) for question in plain)
+    assert len(plain) < len(questions(Random))
+
+
+def test_mixing_and_shortening() -> None:
+    assert mixed(READING, Recipe()) == (READING.mixture, TASK_WEIGHTS)
+    tasks, weights = mixed(READING, recipe_without(["mixing", "shortening"]))
+    assert set(weights.values()) == {1.0}
+    assert {task: times for task, times in tasks.items() if times != 1} == {"brief": 0.0}
+    assert without_brief(EVERYTHING) == {**EVERYTHING, "brief": 0.0}
+
+
+def test_doubt() -> None:
+    targets, looks = torch.rand(2, 5, 30).round(), torch.rand(2, 5, 4)
+    draw = torch.Generator().manual_seed(0)
+    exact = told(targets, looks, draw, doubtful=False)
+    assert torch.equal(exact[..., :30] > 0, targets > 0)
+    assert set(exact[..., :30].unique().tolist()) == {ABSENT, PRESENT}
+    assert torch.equal(exact[..., 30:], looks)
+    assert not torch.equal(told(targets, looks, draw)[..., :30], exact[..., :30])
+
+
+def test_cropping_and_resampling(photo_folder: Path, tmp_path: Path) -> None:
+    photo = clean_photos(list_photos(photo_folder), held_out=False)[0]
+    picture = photo.load()
+    middles = [crop_to(picture, 224, 224, Chance(seed), anywhere=False) for seed in range(8)]
+    # Only a mirror is left to chance.
+    assert len({tuple(m.flatten().tolist()[:99]) for m in middles}) <= 2
+    assert not torch.equal(middles[0], crop_to(picture, 224, 224, Chance(0)))
+    common = ([photo], photo_folder, 2, False)
+    plain = Shard.open(write_shard(tmp_path / "a", *common, recipe_without(["resampling"])))
+    whole = Shard.open(write_shard(tmp_path / "b", *common))
+    assert plain.images.shape == whole.images.shape
+    assert (plain.images != whole.images).any()
+
+
+def test_the_worth_of_a_part_is_what_is_lost_without_it(
+    photo_folder: Path,
+    pool: Path,
+    tmp_path: Path,
+    small_tokenizer: Tokenizer,
+    nano_prompts: PromptSet,
+) -> None:
+    model, run = tmp_path / "model", tmp_path / "run"
+    model.mkdir()
+    small_tokenizer.save(str(model / "tokenizer.json"))
+    (model / "prompts.json").write_text(json.dumps(nano_prompts.to_dict()))
+    for name in ("seen", "unseen"):
+        folder = run / "checks" / name
+        folder.mkdir(parents=True)
+        for seed in range(900_000, 900_008):
+            (folder / f"{seed}_x").symlink_to(next(pool.iterdir()))
+    seen: list[tuple[int, int]] = []
+
+    def advance(_: str, done: int, total: int) -> None:
+        seen.append((done, total))
+
+    common = ("reading", "nano", model, photo_folder, pool, run, 1e-4, ["doubt"], None)
+    found = ablate(*common, advance)
+    assert seen == [(0, 2), (1, 2), (2, 2)]
+    assert json.loads((run / "ablation.json").read_text())["variants"] == found
+    assert set(found) == {"whole", "doubt"}
+    header, rule, whole, without = markdown(found).splitlines()
+    assert "seen choice" in header
+    assert set(rule) == set("| -")
+    assert whole.startswith("| nothing |")
+    lost = found["doubt"]["seen"]["loss"] - found["whole"]["seen"]["loss"]
+    assert f"({lost:+.3f})" in without
+
+
+def test_what_cannot_be_left_out_of_a_stage() -> None:
+    assert "doubt" in parts_of("reading")
+    assert "photographs" in parts_of("language")
+    for stage, part, says in (
+        ("reading", "photographs", "only language has"),
+        ("reading", "cropping", "makes the pool"),
+        ("reading", "x", "no part 'x'"),
+        ("dreaming", "doubt", "unknown stage"),
+    ):
+        with pytest.raises(ExportError, match=says):
+            parts_of(stage, [part])
