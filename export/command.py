@@ -33,6 +33,10 @@ def convert(
         Path | None,
         typer.Option(help="Benchmark folder (as for `idetex-edge evaluate`): no score may fall."),
     ] = None,
+    drafts: Annotated[
+        Path | None,
+        typer.Option(help="Pictures to learn from what answers mostly say, for drafts of them."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing bundle.")] = False,
     allow_degraded: Annotated[
         bool, typer.Option(help="Keep a bundle that fails its proof, and note that it does.")
@@ -59,6 +63,7 @@ def convert(
         calibration=calibration,
         ranges=ranges,
         bench=bench,
+        drafts=drafts,
         overwrite=overwrite,
         allow_degraded=allow_degraded,
     )

@@ -19,6 +19,7 @@ from export.bundling.write import seal, write_json, write_model
 from export.calibration.calibrate import calibrate
 from export.calibration.plan import CALIBRATION, Plan
 from export.checkpoint import open_checkpoint
+from export.drafts import PICTURES, learn_drafts
 from export.graphs.write import Advance
 from export.parity.answers import STEPS
 from export.parity.layers import worst_layers
@@ -39,6 +40,7 @@ from idetex_edge.tensorrt.recipe import BUILD
 from idetex_edge.tensorrt.report import EngineReport
 
 PARITY: Final = "parity.json"
+DRAFTS: Final = "drafts.json"
 _RUNS_ANYWHERE: Final = "onnx-standard"
 CALIBRATED_ON: Final = 32
 """The most pictures that are calibrated on: ranges hardly move with more."""
@@ -51,7 +53,8 @@ class Conversion:
     model: checkpoint folder or hub id. adapter: a LoRA's folder, merged into the model.
     calibration: a folder of photographs, some of them held out for the proof; None proves on
     scikit-image's and cannot calibrate. ranges: a `calibration.json` to use again. bench: a
-    benchmark on which no score may fall. steps: the most tokens of an answer that are compared.
+    benchmark on which no score may fall. drafts: a folder of pictures like those to come, whose
+    answers drafts are learnt from. steps: the most tokens of an answer that are compared.
     """
 
     model: str | Path
@@ -62,6 +65,7 @@ class Conversion:
     calibration: Path | None = None
     ranges: Path | None = None
     bench: Path | None = None
+    drafts: Path | None = None
     overwrite: bool = False
     allow_degraded: bool = False
     steps: int = STEPS
@@ -89,6 +93,11 @@ def convert(wanted: Conversion, advance: Advance) -> Converted:
     pictures = photographs(wanted.calibration, CALIBRATED_ON)
     if wanted.bench is not None:
         open_benchmark(wanted.bench)
+    if wanted.drafts is not None and recipe.target.dialect.last_only:
+        raise ExportError(
+            f"graphs for {wanted.target} give the last token's logits alone, so nothing can be "
+            "drafted; leave --drafts out"
+        )
     with growing(wanted.output, wanted.overwrite, _identity(wanted, recipe)) as folder:
         reference = Reference(recipe.checkpoint)
         recipe = replace(recipe, plan=_plan(wanted, recipe, reference, pictures, folder, advance))
@@ -103,6 +112,9 @@ def convert(wanted: Conversion, advance: Advance) -> Converted:
             write_json(folder.path / BUILD, build.to_dict())
         bundle = seal(folder.path, manifest)
         folder.once("parity", lambda: _prove(wanted, recipe, reference, bundle, pictures, advance))
+        if wanted.drafts is not None:
+            manifest = replace(manifest, drafts=DRAFTS)
+            folder.once("drafts", lambda: _draft(wanted.drafts, bundle, advance))
         folder.finish()
         bundle = seal(folder.path, manifest)
         reports: list[EngineReport] = []
@@ -180,6 +192,12 @@ def _prove(
         if not wanted.allow_degraded:
             raise ExportError(_degraded(shortfalls, report["worst_layers"]))
     write_json(bundle.path / PARITY, report)
+
+
+def _draft(photos: Path | None, bundle: Bundle, advance: Advance) -> None:
+    pictures = photographs(photos, PICTURES)
+    drafter = learn_drafts(bundle, (*pictures.calibration, *pictures.proof), advance)
+    bundle.file(DRAFTS).write_text(drafter.to_json(), encoding="utf-8")
 
 
 def _degraded(shortfalls: Sequence[str], worst: dict[str, float]) -> str:

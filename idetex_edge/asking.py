@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 
 from idetex_edge.bundle import Bundle
 from idetex_edge.decoding import Reply, finish
+from idetex_edge.drafting import Drafter
 from idetex_edge.encoded import EncodedImage
-from idetex_edge.engines.protocol import Engine
+from idetex_edge.engines.protocol import DraftingEngine, Engine
 from idetex_edge.engines.protocol import Sequence as Cached
 from idetex_edge.errors import RequestError
 from idetex_edge.grammar import Constraint
@@ -34,6 +36,14 @@ class Asker:
         self._stop = frozenset(self._manifest.stop)
         self._max_pixels = max_pixels
         self._maker = (bundle.identity, engine.name)
+
+    @cached_property
+    def drafter(self) -> Drafter | None:
+        """What answers are expected to say, where bundle and engine have a use for it."""
+        name = self._manifest.drafts
+        if not name or not isinstance(self.engine, DraftingEngine) or not self.engine.drafts:
+            return None
+        return Drafter.load(self.bundle.file(name))
 
     def see(self, picture: ImageSource) -> EncodedImage:
         """Load a picture and run the vision encoder on it; raises ImageError when it is no good."""
@@ -96,7 +106,7 @@ class Asker:
         """Prefill requests and write all their answers, as one batch."""
         prompts = self.prefill(seen, requests)
         replies = [self.reply(*pair) for pair in zip(prompts, requests, strict=True)]
-        finish(self.engine, replies)
+        finish(self.engine, replies, self.drafter)
         return replies
 
     def _stem(self, seen: EncodedImage, head: str) -> Cached:

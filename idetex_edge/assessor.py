@@ -198,7 +198,7 @@ class Assessor:
         score = self._read_score(prompts[0].logits)
         prefilled = time.perf_counter()
         replies = [self._asker.reply(*pair) for pair in zip(prompts[1:], requests[1:], strict=True)]
-        finish(self._engine, replies)
+        finish(self._engine, replies, self._asker.drafter)
         found = self._read_boxes(replies[0], seen)
         description = self._read_description(replies[1], seen)
         decoded = time.perf_counter()
@@ -233,7 +233,7 @@ class Assessor:
     def _stream(self, seen: EncodedImage, request: Request) -> Iterator[str]:
         reply = self._asker.reply(self._asker.prefill(seen, [request])[0], request)
         told = 0
-        for _ in generate(self._engine, [reply]):
+        for _ in generate(self._engine, [reply], self._asker.drafter):
             piece = self._tokenizer.decode(reply.tokens[told:])
             # Part of a character decodes to U+FFFD until its other bytes are there.
             if piece and (reply.done or not piece.endswith("\ufffd")):

@@ -95,8 +95,9 @@ class Manifest:
 
     `tokens` maps each special token to its id; `stop` lists the ids that end an answer; `graphs`
     maps "vision" and "decoder" to file names, `engines` the same to what was built from them for
-    this machine, if anything was. Bundles without `cache` or `engines` were made before there
-    were any.
+    this machine, if anything was; `drafts` names what answers mostly say (`idetex_edge.drafting`),
+    if anything does. Bundles without `cache`, `engines` or `drafts` were made before there were
+    any.
     """
 
     name: str
@@ -114,6 +115,7 @@ class Manifest:
     files: dict[str, FileFacts]
     cache: CacheFacts = CacheFacts()
     engines: dict[str, str] = field(default_factory=dict[str, str])
+    drafts: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Give the JSON form, `schema_version` first."""
@@ -210,6 +212,7 @@ def load_manifest(folder: Path) -> Manifest:
     needed = {
         *(*manifest.graphs.values(), *manifest.engines.values()),
         *(manifest.embedding.file, TOKENIZER),
+        *((manifest.drafts,) if manifest.drafts else ()),
     }
     if unlisted := sorted(needed - set(manifest.files)):
         raise BundleError(f"{path} does not list {unlisted[0]}, which the model needs")

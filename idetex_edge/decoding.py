@@ -1,7 +1,8 @@
-"""One loop for everything that is generated: batched, constrained, forced tokens skipped.
+"""One loop for everything that is generated: batched, constrained, drafted, forced tokens skipped.
 
 Decoding is greedy, so the same picture gives the same answer. Answers that need one token each
-are decoded as a batch; a run of tokens that the grammar forces is fed in one go.
+are decoded as a batch; a run of tokens that the grammar forces, or that a draft expects, is fed in
+one go.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from idetex_edge.engines.protocol import Engine, Floats
+from idetex_edge.drafting import Drafter
+from idetex_edge.engines.protocol import DraftingEngine, Engine, Floats
 from idetex_edge.engines.protocol import Sequence as Cached
 from idetex_edge.errors import EngineError
 from idetex_edge.grammar import Constraint
@@ -24,7 +26,7 @@ class Reply:
     `sequence` ends where the answer begins and `logits` [vocab] are its last; `tokens` grows up to
     the `limit` (and over it by what is forced behind the last), without the token in `stop` that
     ends it. Under a constraint `probabilities` grows too: what the model gave each token among
-    those allowed, 1.0 where forced.
+    those allowed, 1.0 where forced. `waiting` are tokens that were chosen but not yet fed.
     """
 
     sequence: Cached
@@ -34,6 +36,7 @@ class Reply:
     constraint: Constraint | None = None
     tokens: list[int] = field(default_factory=list[int])
     probabilities: list[float] = field(default_factory=list[float])
+    waiting: list[int] = field(default_factory=list[int])
     done: bool = False
 
     def choose(self) -> list[int]:
@@ -77,22 +80,55 @@ def feed(engine: Engine, sequence: Cached, tokens: Sequence[int]) -> Floats:
     return engine.extend(sequence, engine.embed(tokens), np.ascontiguousarray(positions))
 
 
-def generate(engine: Engine, replies: Sequence[Reply]) -> Iterator[None]:
-    """Write all replies to their ends; pauses after every step, when each may have grown."""
+def generate(
+    engine: Engine, replies: Sequence[Reply], drafter: Drafter | None = None
+) -> Iterator[None]:
+    """Write all replies to their ends; pauses after every step, when each may have grown.
+
+    drafter: what answers are expected to say, for a `DraftingEngine` that drafts.
+    """
+    drafting = engine if drafter and isinstance(engine, DraftingEngine) else None
     while active := [reply for reply in replies if not reply.done]:
-        runs = [(reply, reply.choose()) for reply in active]
-        single = [(reply, run[0]) for reply, run in runs if len(run) == 1]
-        for reply, run in runs:
-            if len(run) > 1:
-                reply.logits = feed(engine, reply.sequence, run)
+        single: list[tuple[Reply, int]] = []
+        for reply in active:
+            run = reply.waiting or reply.choose()
+            draft: list[int] = []
+            if run and drafting and drafter:
+                draft = drafter.draft(reply.tokens, reply.limit - len(reply.tokens))
+            if drafting and draft:
+                _follow(drafting, reply, run, draft)
+            elif len(run) > 1:
+                reply.logits, reply.waiting = feed(engine, reply.sequence, run), []
+            elif run:
+                single.append((reply, run[0]))
         if single:
             logits = engine.decode([r.sequence for r, _ in single], [token for _, token in single])
             for (reply, _), row in zip(single, logits, strict=True):
-                reply.logits = row
+                reply.logits, reply.waiting = row, []
         yield
 
 
-def finish(engine: Engine, replies: Sequence[Reply]) -> None:
-    """Write all replies to their ends."""
-    for _ in generate(engine, replies):
+def _follow(engine: DraftingEngine, reply: Reply, run: list[int], draft: list[int]) -> None:
+    """Feed what was chosen and what is expected behind it; keep that as far as it is chosen too."""
+    rows = engine.follow(reply.sequence, [*run, *draft])[len(run) - 1 :]
+    reply.logits, reply.waiting = rows[0], []
+    kept = 0
+    while kept < len(draft) and not reply.done and not reply.waiting:
+        chosen = reply.choose()
+        agreed = next(
+            (
+                i
+                for i, (token, expected) in enumerate(zip(chosen, draft[kept:], strict=False))
+                if token != expected
+            ),
+            min(len(chosen), len(draft) - kept),
+        )
+        kept += agreed
+        reply.logits, reply.waiting = rows[kept], chosen[agreed:]
+    engine.forget(reply.sequence, len(draft) - kept)
+
+
+def finish(engine: Engine, replies: Sequence[Reply], drafter: Drafter | None = None) -> None:
+    """Write all replies to their ends; see `generate`."""
+    for _ in generate(engine, replies, drafter):
         pass

@@ -221,7 +221,9 @@ def test_characters_are_streamed_whole(
     for cut in range(len(tokens)):
         kept = tokens[: len(tokens) - cut]
 
-        def write(engine: object, replies: list[Reply], kept: list[int] = kept) -> Iterator[None]:
+        def write(
+            engine: object, replies: list[Reply], drafter: None, kept: list[int] = kept
+        ) -> Iterator[None]:
             for token in kept:
                 replies[0].tokens.append(token)
                 replies[0].done = len(replies[0].tokens) == len(kept)

@@ -1,4 +1,4 @@
-"""The decoder graph: embeddings of new tokens, over a KV cache, to logits of the last one.
+"""The decoder graph: embeddings of new tokens, over a KV cache, to logits of the last ones.
 
 Inputs, for B sequences, n new tokens each, a cache of S slots, K key-value heads of size D:
 
@@ -6,11 +6,13 @@ Inputs, for B sequences, n new tokens each, a cache of S slots, K key-value head
     cos, sin         float32 [R, D/2]      row i: M-RoPE angles of a new token; R >= total_length
     rotary_rows      int64   [B, n]        which row of cos and sin each new token takes
     last_slots       int32   [B]           cache slot of each sequence's last new token
+    logit_tokens     int64   [m]           which of the n to give logits of; only where the target
+                                           can, elsewhere the last
     total_length     int32   []            largest last slot + 1; only where attention is fused
     past_key_i, past_value_i  [B, K, S, D] one pair for each layer; float32, or float16 where the
                                            target's attention is
 
-Outputs: `logits` float32 [B, vocab] of each sequence's last token, and `present_key_i`,
+Outputs: `logits` float32 [B * m, vocab], a sequence's tokens in a row, and `present_key_i`,
 `present_value_i`, to be bound to the very buffers of the past: only the new slots are written.
 Slots behind a sequence's end must hold finite numbers. Sequences may differ in length; n > 1 over a
 past needs B = 1 (a limit of GroupQueryAttention). When the cache is empty, rows are taken in order
@@ -38,13 +40,14 @@ from export.graphs.rows import Rows
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """The inputs that say where the new tokens lie; in the order CachedAttention takes them."""
+    """The inputs that say where the new tokens lie, and which of them are asked about."""
 
     cos: ir.Value
     sin: ir.Value
     rotary_rows: ir.Value
     last_slots: ir.Value
     total_length: ir.Value
+    logit_tokens: ir.Value
 
 
 _Cache = tuple[ir.Value, ir.Value]
@@ -102,7 +105,7 @@ class _Layer(nn.Module):
         normed, stream = self.norm(op, x, residual)
         mixed, key, value = self.attention(op, normed, past, step)
         if self.last:
-            mixed, stream = (op.Gather(t, -1, axis=1) for t in (mixed, stream))
+            mixed, stream = (op.Gather(t, step.logit_tokens, axis=1) for t in (mixed, stream))
         normed, stream = self.mlp_norm(op, self.out(op, mixed), stream)
         return self.mlp(op, normed), stream, (key, value)
 
@@ -113,7 +116,7 @@ class _Decoder(nn.Module):
         facts = checkpoint.text
         self.layers = nn.ModuleList([_Layer(checkpoint, i) for i in range(facts.layers)])
         self.norm = Norm(checkpoint.weights, "text.norm", facts.hidden, checkpoint.norm_epsilon)
-        self.head = parameter(head)
+        self.head, self.width = parameter(head), facts.hidden
 
     def forward(
         self, op: OpBuilder, embeddings: ir.Value, past: list[_Cache], step: _Step
@@ -125,7 +128,7 @@ class _Decoder(nn.Module):
         normed, _ = self.norm(op, x, residual)
         half = self.head.dtype != ir.DataType.FLOAT
         head = op.Cast(self.head, to=ir.DataType.FLOAT) if half else self.head
-        return op.Gemm(normed, head, transB=1), present
+        return op.Gemm(op.Reshape(normed, [-1, self.width]), head, transB=1), present
 
 
 def embedding_table(checkpoint: Checkpoint, dtype: str) -> ir.LazyTensor:
@@ -156,6 +159,7 @@ def decoder_graph(checkpoint: Checkpoint, embedding: ir.TensorProtocol) -> ir.Mo
         rotary_rows=builder.input("rotary_rows", longs, ["batch", "tokens"]),
         last_slots=builder.input("last_slots", ints, ["batch"]),
         total_length=builder.input("total_length", ints, []),
+        logit_tokens=builder.input("logit_tokens", longs, ["asked"]),
     )
     shape = ["batch", facts.kv_heads, "slots", facts.head_dim]
     past = [
@@ -167,7 +171,7 @@ def decoder_graph(checkpoint: Checkpoint, embedding: ir.TensorProtocol) -> ir.Mo
     ]
     decoder = _Decoder(checkpoint, head)
     logits, present = decoder(builder.op, embeddings, past, step)
-    _output(builder, logits, "logits", ["batch", facts.vocab])
+    _output(builder, logits, "logits", ["rows_asked", facts.vocab])
     for i, (key, value) in enumerate(present):
         _output(builder, key, f"present_key_{i}", shape)
         _output(builder, value, f"present_value_{i}", shape)

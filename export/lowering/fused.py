@@ -69,4 +69,5 @@ FUSED: Final = Dialect(
     },
     opsets={"": 23, CONTRIB: 1},
     slots_only=False,
+    last_only=False,
 )

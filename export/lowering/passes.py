@@ -24,11 +24,13 @@ class Dialect:
     """A target's own words: rules by operator, and the operator sets that they need.
 
     slots_only: attention finds its place by `last_slots` alone, and `total_length` falls away.
+    last_only: logits are of the last token alone, and `logit_tokens` falls away.
     """
 
     rules: Mapping[str, Rule]
     opsets: Mapping[str, int]
     slots_only: bool
+    last_only: bool
 
 
 def lower(model: ir.Model, dialect: Dialect, linear: Rule, floats: ir.DataType) -> None:
@@ -53,6 +55,9 @@ def lower(model: ir.Model, dialect: Dialect, linear: Rule, floats: ir.DataType) 
     _retype_cache(graph, floats)
     if dialect.slots_only and (unused := _input(graph, "total_length")):
         graph.inputs.remove(unused)
+    if dialect.last_only and (asked := _input(graph, "logit_tokens")):
+        ir.convenience.replace_all_uses_with(asked, emitter.longs(-1))
+        graph.inputs.remove(asked)
     drop_cast_pairs(graph)
     CommonSubexpressionEliminationPass()(model)
     graph.opset_imports.clear()

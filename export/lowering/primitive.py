@@ -134,4 +134,5 @@ PRIMITIVE: Final = Dialect(
     },
     opsets={"": 21},
     slots_only=True,
+    last_only=True,
 )

@@ -82,4 +82,5 @@ STANDARD: Final = Dialect(
     },
     opsets={"": 24},
     slots_only=True,
+    last_only=True,
 )

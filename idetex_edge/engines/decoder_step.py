@@ -33,7 +33,12 @@ class DecoderStep:
         first: int,
         rows: int,
         tokens: int,
+        asked: int = 1,
     ) -> None:
+        """Bind the buffers. asked: how many of the tokens, at the end, to give logits of.
+
+        More than one only where the graph takes `logit_tokens`.
+        """
         self._session, self._tokens = session, tokens
         self.embeddings = np.empty((rows, tokens, facts.hidden), np.float32)
         # The runtime wants as many rows as the cache is long, though it reads only the new ones.
@@ -41,7 +46,7 @@ class DecoderStep:
         self.cos, self.sin = np.empty(angles, np.float32), np.empty(angles, np.float32)
         self._last_slots = np.empty(rows, np.int32)
         self._total_length = np.empty((), np.int32)
-        self._logits = np.empty((rows, facts.vocab), np.float32)
+        self._logits = np.empty((rows * asked, facts.vocab), np.float32)
         self._binding = session.io_binding()
         inputs: dict[str, npt.NDArray[Any]] = {
             "embeddings": self.embeddings,
@@ -50,6 +55,7 @@ class DecoderStep:
             "rotary_rows": np.arange(rows * tokens).reshape(rows, tokens),
             "last_slots": self._last_slots,
             "total_length": self._total_length,
+            "logit_tokens": np.arange(-asked, 0),
         }
         taken = {value.name for value in session.get_inputs()}
         for name in taken & set(inputs):
@@ -65,7 +71,10 @@ class DecoderStep:
         self._kept = (inputs, cache.data)
 
     def run(self, lengths: List[int]) -> npt.NDArray[np.float32]:
-        """Run on rows that hold `lengths` tokens so far; logits [rows, vocab], good until rerun."""
+        """Run on rows that hold `lengths` tokens so far; logits [rows * asked, vocab].
+
+        They are good until it is run again.
+        """
         self._last_slots[:] = lengths
         self._last_slots += self._tokens - 1
         self._total_length[()] = max(lengths) + self._tokens

@@ -23,6 +23,10 @@ from idetex_edge.errors import EngineError, RequestError
 from idetex_edge.positions import VisionWindows, mrope_rotary, vision_rotary, vision_windows
 from idetex_edge.preprocess import PatchedImage
 
+_WORTH_WAKING: Final = 20_000_000
+"""Products of one token in a decoder (about; a third to a quarter of its weights) from which a
+second thread is worth waking: below, a step takes less time than its threads need to meet."""
+
 TARGETS: Final = ("onnx-cpu", "onnx-standard")
 """The export targets that this engine runs."""
 
@@ -53,16 +57,18 @@ class OnnxEngine:
 
     @cached_property
     def _encoder(self) -> ort.InferenceSession:
-        return self._session("vision")
+        return self._session("vision", self._threads)
 
     @cached_property
     def _decoder(self) -> ort.InferenceSession:
-        return self._session("decoder")
+        facts = self._text
+        weights = facts.layers * facts.hidden * (facts.intermediate + facts.hidden)
+        return self._session("decoder", 1 if weights < _WORTH_WAKING else self._threads)
 
-    def _session(self, graph: str) -> ort.InferenceSession:
+    def _session(self, graph: str, threads: int | None) -> ort.InferenceSession:
         options = ort.SessionOptions()
         options.log_severity_level = 4  # What fails is raised, once, by us.
-        options.intra_op_num_threads = self._threads or 0
+        options.intra_op_num_threads = threads or 0
         # Threads that spin while idle take cores (and power) from the other session and from other
         # programs: on a busy machine everything runs at half the speed.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -125,6 +131,37 @@ class OnnxEngine:
         mine.length += count
         mine.next_position = max(mine.next_position, int(positions.max()) + 1)
         return logits
+
+    @cached_property
+    def drafts(self) -> bool:
+        """See `DraftingEngine.drafts`."""
+        return "logit_tokens" in {value.name for value in self._decoder.get_inputs()}
+
+    def follow(self, sequence: Sequence, token_ids: Ids) -> Floats:
+        """See `DraftingEngine.follow`."""
+        mine, embeddings = _own(sequence), self._embedding.rows(token_ids)
+        count = len(embeddings)
+        if not mine.length or not count or not self.drafts:
+            raise RequestError("only a prompt that was put to a graph of several logits goes on so")
+        self._check_room(mine.length + count)
+        mine.cache.reserve(mine.length + count)
+        step = DecoderStep(self._decoder, self._text, mine.cache, mine.row, 1, count, count)
+        step.embeddings[0] = embeddings
+        positions = np.arange(mine.next_position, mine.next_position + count)
+        step.cos[:count], step.sin[:count] = self._rotary_of_text(positions)
+        logits = step.run([mine.length])
+        mine.length += count
+        mine.next_position += count
+        return logits
+
+    def forget(self, sequence: Sequence, count: int) -> None:
+        """See `DraftingEngine.forget`."""
+        mine = _own(sequence)
+        if not 0 <= count < mine.length:
+            raise RequestError(f"cannot take back {count} of {mine.length} tokens")
+        # What lies behind a sequence's end is masked, and written over.
+        mine.length -= count
+        mine.next_position -= count
 
     def fork(self, sequence: Sequence, count: int, capacity: int) -> list[Sequence]:
         """See `Engine.fork`."""

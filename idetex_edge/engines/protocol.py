@@ -86,6 +86,24 @@ class Engine(Protocol):
 
 
 @runtime_checkable
+class DraftingEngine(Engine, Protocol):
+    """An engine that reads several tokens at once, and can take back what was not meant."""
+
+    @property
+    def drafts(self) -> bool:
+        """Whether this bundle's graphs can."""
+        ...
+
+    def follow(self, sequence: Sequence, token_ids: Ids) -> Floats:
+        """Append n text tokens; logits float32 [n, vocab] of each."""
+        ...
+
+    def forget(self, sequence: Sequence, count: int) -> None:
+        """Take back the last `count` text tokens."""
+        ...
+
+
+@runtime_checkable
 class KeepingEngine(Engine, Protocol):
     """An engine that gives a sequence's keys and values away, and takes them back."""
 
