@@ -32,6 +32,10 @@ _DTYPES: Mapping[str, Any] = {
 _C_TYPES: Mapping[str, Any] = {"i32": ctypes.c_int32, "fp32": ctypes.c_float}
 
 
+STREAM = 77
+"""The handle of the one stream."""
+
+
 class Code(IntEnum):
     CUDA_SUCCESS = 0
     CUDA_ERROR_OUT_OF_MEMORY = 2
@@ -91,6 +95,9 @@ class HostGpu:
     def cuDeviceGetAttribute(self, kind: int, device: int) -> tuple[Code, int]:
         return Code.CUDA_SUCCESS, self.arch[kind]
 
+    def cuDeviceGetName(self, length: int, device: int) -> tuple[Code, bytes]:
+        return Code.CUDA_SUCCESS, b"Host GPU".ljust(length, b"\0")
+
     def cuDevicePrimaryCtxRetain(self, device: int) -> tuple[Code, str]:
         return Code.CUDA_SUCCESS, "context"
 
@@ -102,8 +109,8 @@ class HostGpu:
         self._current = True
         return (Code.CUDA_SUCCESS,)
 
-    def cuStreamCreate(self, flags: int) -> tuple[Code, str]:
-        return Code.CUDA_SUCCESS, "stream"
+    def cuStreamCreate(self, flags: int) -> tuple[Code, int]:
+        return Code.CUDA_SUCCESS, STREAM
 
     def cuMemAlloc(self, size: int) -> tuple[Code, int]:
         assert self._current
@@ -123,15 +130,24 @@ class HostGpu:
     cuMemAllocHost = cuMemAlloc
     cuMemFreeHost = cuMemFree
 
-    def cuMemcpyHtoDAsync(self, to: int, source: int, size: int, stream: str) -> tuple[Code]:
+    def cuMemcpyHtoDAsync(self, to: int, source: int, size: int, stream: int) -> tuple[Code]:
         self.copies += 1
         return self._do(lambda: self._copy(to, source, size, to), source)
 
-    def cuMemcpyDtoHAsync(self, to: int, source: int, size: int, stream: str) -> tuple[Code]:
+    def cuMemcpyDtoHAsync(self, to: int, source: int, size: int, stream: int) -> tuple[Code]:
         self.copies += 1
         return self._do(lambda: self._copy(to, source, size, source), to)
 
-    def cuStreamSynchronize(self, stream: str) -> tuple[Code]:
+    def cuMemcpyDtoDAsync(self, to: int, source: int, size: int, stream: int) -> tuple[Code]:
+        self.copies += 1
+        self._check(source, size)
+        return self._do(lambda: self._copy(to, source, size, to))
+
+    def cuMemsetD8Async(self, to: int, value: int, size: int, stream: int) -> tuple[Code]:
+        self._check(to, size)
+        return self._do(lambda: self._fill(to, value, size))
+
+    def cuStreamSynchronize(self, stream: int) -> tuple[Code]:
         assert self._captured is None, "a captured stream cannot be waited for"
         return (Code.CUDA_SUCCESS,)
 
@@ -159,7 +175,7 @@ class HostGpu:
 
     def cuLaunchKernel(
         self, handle: str, gx: int, gy: int, gz: int, bx: int, by: int, bz: int, shared: int,
-        stream: str, parameters: int, extra: int,
+        stream: int, parameters: int, extra: int,
     ) -> tuple[Code]:  # fmt: skip
         variant = self._variants[handle]
         assert (bx, by, bz) == (variant.warps * 32, 1, 1)
@@ -182,12 +198,12 @@ class HostGpu:
         launch = Launch(self, variant, (gx, gy), arguments)
         return self._do(lambda: self._run(launch))
 
-    def cuStreamBeginCapture(self, stream: str, mode: int) -> tuple[Code]:
+    def cuStreamBeginCapture(self, stream: int, mode: int) -> tuple[Code]:
         assert self._captured is None
         self._captured = []
         return (Code.CUDA_SUCCESS,)
 
-    def cuStreamEndCapture(self, stream: str) -> tuple[Code, list[Callable[[], None]]]:
+    def cuStreamEndCapture(self, stream: int) -> tuple[Code, list[Callable[[], None]]]:
         assert self._captured is not None
         captured, self._captured = self._captured, None
         return Code.CUDA_SUCCESS, captured
@@ -205,7 +221,7 @@ class HostGpu:
         del self._graphs[handle]
         return (Code.CUDA_SUCCESS,)
 
-    def cuGraphLaunch(self, handle: int, stream: str) -> tuple[Code]:
+    def cuGraphLaunch(self, handle: int, stream: int) -> tuple[Code]:
         self.replays += 1
         for work in self._graphs[handle]:
             work()
@@ -229,6 +245,9 @@ class HostGpu:
     def _copy(self, to: int, source: int, size: int, device: int) -> None:
         self._check(device, size)
         ctypes.memmove(to, source, size)
+
+    def _fill(self, to: int, value: int, size: int) -> None:
+        ctypes.memset(to, value, size)
 
     def _do(self, work: Callable[[], None], host: int = 0) -> tuple[Code]:
         if self._captured is None:

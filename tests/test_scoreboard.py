@@ -57,7 +57,7 @@ def test_conversion_is_held_to_a_benchmark(
     brief_checkpoint: Path, bench: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = Conversion(
-        *(brief_checkpoint, tmp_path / "out", "onnx-cpu", "int8"), bench=bench, steps=8
+        *(brief_checkpoint, tmp_path / "out", "onnx-cpu", "int8"), bench=bench, steps=32
     )
     made = convert(wanted, quiet).bundle
     report = json.loads(made.file("parity.json").read_text())["scoreboard"]

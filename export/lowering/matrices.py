@@ -20,9 +20,9 @@ from export.lowering.emitter import CONTRIB, Emitter
 from export.lowering.passes import Rule
 from idetex_edge.errors import ExportError
 
-DYNAMIC_LIMIT: Final = 64
-"""Largest weight of `dynamic_int8`. Not 127: x86 without VNNI adds two products of an unsigned and
-a signed byte in 16 bits, and 255 * 64 * 2 is the most that they hold."""
+_LARGEST: Final = 127
+_GROUP: Final = 4
+"""Weights of a row that processors multiply and add together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +105,7 @@ def _dynamic_int8(emit: Emitter, m: Matrix) -> ir.Value:
     The fastest form for many rows. A row's result depends on its neighbours' range, so what goes
     through one call must belong together, as the patches of a picture do.
     """
-    codes = m.stored(
-        emit, lambda w: np.transpose(quantised(w, DYNAMIC_LIMIT)), np.int8, m.shape[::-1], "int8"
-    )
-    scale = m.stored(
-        emit, lambda w: steps(w, DYNAMIC_LIMIT)[:, 0], np.float32, m.shape[:1], "scale"
-    )
+    codes, scale = _summable(emit, m)
     kind = "DynamicQuantizeMatMul"
     return emit.one(kind, m.x, codes, scale, None, m.bias, domain=CONTRIB, name=m.name)
 
@@ -121,15 +116,10 @@ def _row_int8(emit: Emitter, m: Matrix) -> ir.Value:
     Each row's result is its own, whatever it is batched with, and many rows are multiplied as fast
     as integers can be: 3 to 4 times as fast as in blocks from 100 rows on, and no slower from 4.
     """
-    codes = m.stored(
-        emit, lambda w: np.transpose(quantised(w, DYNAMIC_LIMIT)), np.int8, m.shape[::-1], "int8"
-    )
-    scale = m.stored(
-        emit, lambda w: steps(w, DYNAMIC_LIMIT)[:, 0], np.float32, m.shape[:1], "scale"
-    )
+    codes, scale = _summable(emit, m)
     # A row of zeros is divided by zero, rounded to some number, and multiplied by zero again.
     largest = emit.one("ReduceMax", emit.one("Abs", m.x), emit.longs(-1), keepdims=1)
-    step = emit.constant(np.array(1 / 127, np.float32))
+    step = emit.constant(np.array(1 / _LARGEST, np.float32))
     middle = emit.constant(np.array(128, np.uint8))
     rounded = emit.one("QuantizeLinear", emit.one("Div", m.x, largest), step, middle)
     product = emit.one(
@@ -261,6 +251,33 @@ def _blocks(w: Array, block: int) -> Array:
     padded = np.zeros((outputs, count * block), np.float32)
     padded[:, :inputs] = w
     return padded.reshape(outputs, count, block)
+
+
+def _summable(emit: Emitter, m: Matrix) -> tuple[ir.Value, ir.Value]:
+    """W in 8 bits by `summable_steps`, [inputs, outputs], and its scale for each output."""
+
+    def codes(w: Array) -> npt.NDArray[np.int8]:
+        return np.rint(w / summable_steps(w)).astype(np.int8).T
+
+    return (
+        m.stored(emit, codes, np.int8, m.shape[::-1], "int8"),
+        m.stored(emit, lambda w: summable_steps(w)[:, 0], np.float32, m.shape[:1], "scale"),
+    )
+
+
+def summable_steps(w: Array) -> Array:
+    """Give the step of each row [outputs, 1] with which no two products overflow 16 bits.
+
+    x86 without VNNI adds two products of an unsigned and a signed byte there, and 255 * 128 is the
+    most that it holds: so much may two weights of a group have together, where their signs agree.
+    """
+    groups = _blocks(w, _GROUP)
+    pairs = [
+        np.sort(np.maximum(sign * groups, 0), axis=-1)[..., -2:].sum(-1).max(-1, keepdims=True)
+        for sign in (1, -1)
+    ]
+    found = np.maximum(*pairs) / np.float32(_LARGEST)
+    return np.where(found == 0, np.float32(1), found)
 
 
 def steps(values: Array, limit: int) -> Array:

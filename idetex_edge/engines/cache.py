@@ -8,9 +8,10 @@ behind a row's length hold any finite numbers: masked attention multiplies them 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence as List
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -63,30 +64,58 @@ class KvCache:
         self.data[:, :, row, :, :length] = source.data[:, :, source_row, :, :length]
 
 
+R = TypeVar("R", bound="Rows")
+
+
+class Rows(Protocol):
+    """A batch of sequences' keys and values, wherever they lie."""
+
+    @property
+    def rows(self) -> int:
+        """How many sequences it has room for."""
+        ...
+
+    @property
+    def slots(self) -> int:
+        """How many tokens each of them may have."""
+        ...
+
+    def copy_row(self: R, row: int, source: R, source_row: int, length: int) -> None:
+        """Copy the first `length` slots of another one's row."""
+        ...
+
+
 @dataclass(slots=True, eq=False)
-class CachedSequence:
+class CachedSequence(Generic[R]):
     """A row of a cache, and how far it is filled."""
 
-    cache: KvCache
+    cache: R
     row: int
     length: int = 0
     next_position: int = 0
 
+    def forks(self, cache: R) -> list[CachedSequence[R]]:
+        """Copy it into every row of an empty cache; a sequence for each."""
+        for row in range(cache.rows):
+            cache.copy_row(row, self.cache, self.row, self.length)
+        return [
+            CachedSequence(cache, row, self.length, self.next_position) for row in range(cache.rows)
+        ]
 
-def gather(
-    facts: TextFacts, form: CacheFacts, sequences: List[CachedSequence]
-) -> tuple[KvCache, int]:
+
+def gather(sequences: List[CachedSequence[R]], make: Callable[[int, int], R]) -> tuple[R, int]:
     """Bring sequences into consecutive rows of one cache; returns it and the first row.
 
     Free when they lie so already, in any order. Otherwise their filled slots are copied to a new
-    cache and the sequences are moved there; the old one lives on while others are in it.
+    cache of (rows, slots) and the sequences are moved there; the old one lives on while others are
+    in it.
     """
     cache = sequences[0].cache
     rows = sorted(s.row for s in sequences)
     together = all(s.cache is cache for s in sequences)
     if together and rows == list(range(rows[0], rows[0] + len(rows))):
         return cache, rows[0]
-    cache = KvCache(facts, form, len(sequences), max(s.cache.slots for s in sequences))
+    cache = make(len(sequences), max(s.cache.slots for s in sequences))
     for row, sequence in enumerate(sequences):
         cache.copy_row(row, sequence.cache, sequence.row, sequence.length)
         sequence.cache, sequence.row = cache, row

@@ -18,9 +18,10 @@ from idetex_edge.bundle import Bundle
 from idetex_edge.engines.cache import CachedSequence, KvCache, gather
 from idetex_edge.engines.decoder_step import DecoderStep
 from idetex_edge.engines.embedding import EmbeddingTable
+from idetex_edge.engines.feeds import vision_feeds
 from idetex_edge.engines.protocol import Floats, Ids, Sequence
 from idetex_edge.errors import EngineError, RequestError
-from idetex_edge.positions import VisionWindows, mrope_rotary, vision_rotary, vision_windows
+from idetex_edge.positions import mrope_rotary
 from idetex_edge.preprocess import PatchedImage
 
 _WORTH_WAKING: Final = 20_000_000
@@ -83,21 +84,7 @@ class OnnxEngine:
 
     def encode(self, image: PatchedImage) -> Floats:
         """See `Engine.encode`."""
-        (rows, columns), facts = image.grid, self._vision
-        cos, sin = vision_rotary(
-            rows, columns, head_size=facts.head_dim, merge_size=facts.merge, theta=facts.rope_theta
-        )
-        feeds: dict[str, npt.NDArray[Any]] = {"patches": image.patches, "cos": cos, "sin": sin}
-        if len(facts.full_blocks) < facts.layers:
-            feeds |= window_feeds(
-                vision_windows(
-                    rows,
-                    columns,
-                    window_size=facts.window,
-                    patch_size=facts.patch,
-                    merge_size=facts.merge,
-                )
-            )
+        feeds = vision_feeds(image, self._vision)
         try:
             return np.asarray(self._encoder.run(["features"], feeds)[0])
         except Exception as error:
@@ -110,7 +97,7 @@ class OnnxEngine:
     def start(self, capacity: int) -> Sequence:
         """See `Engine.start`."""
         self._check_room(capacity)
-        return CachedSequence(KvCache(self._text, self._cache, 1, capacity), 0)
+        return CachedSequence(self._room(1, capacity), 0)
 
     def extend(
         self, sequence: Sequence, embeddings: Floats, positions: npt.NDArray[np.int64]
@@ -170,12 +157,7 @@ class OnnxEngine:
             raise RequestError(f"cannot fork into {count} sequences; ask for 1 or more")
         slots = max(capacity, mine.length)
         self._check_room(slots)
-        cache = KvCache(self._text, self._cache, count, slots)
-        forks: list[Sequence] = []
-        for row in range(count):
-            cache.copy_row(row, mine.cache, mine.row, mine.length)
-            forks.append(CachedSequence(cache, row, mine.length, mine.next_position))
-        return forks
+        return [*mine.forks(self._room(count, slots))]
 
     def decode(self, sequences: List[Sequence], token_ids: Ids) -> Floats:
         """See `Engine.decode`."""
@@ -190,7 +172,7 @@ class OnnxEngine:
         if not min(lengths):
             raise RequestError("cannot decode an empty sequence; extend it with a prompt first")
         self._check_room(max(lengths) + 1)
-        cache, first = gather(self._text, self._cache, mine)
+        cache, first = gather(mine, self._room)
         cache.reserve(max(lengths) + 1)
         key = (first, len(mine))
         if key not in cache.steps:
@@ -224,9 +206,12 @@ class OnnxEngine:
                 f"{list(expected)} of this model; encode the picture again"
             )
         self._check_room(length)
-        cache = KvCache(facts, self._cache, 1, length)
+        cache = self._room(1, length)
         cache.data[:, :, 0, :, :length] = kept
         return CachedSequence(cache, 0, length, next_position)
+
+    def _room(self, rows: int, slots: int) -> KvCache:
+        return KvCache(self._text, self._cache, rows, slots)
 
     def _check_room(self, tokens: int) -> None:
         if not 0 < tokens <= self._text.max_context:
@@ -253,27 +238,7 @@ class OnnxEngine:
         return cos[positions], sin[positions]
 
 
-def window_feeds(windows: VisionWindows) -> dict[str, npt.NDArray[Any]]:
-    """Lay windows out as the vision graph's batch dimension (its inputs of these names).
-
-    window_slots: int64 [W, S], the patch in each slot; window_lengths: int32 [W], filled slots;
-    patch_slots: int64 [N], the slot of each patch.
-    """
-    lengths = np.diff(windows.cu_seqlens)
-    filled = np.arange(lengths.max()) < lengths[:, None]
-    patches = windows.reorder(np.arange(int(windows.cu_seqlens[-1])))
-    slots = np.zeros(filled.shape, np.int64)
-    slots[filled] = patches
-    patch_slots = np.empty(len(patches), np.int64)
-    patch_slots[patches] = np.flatnonzero(filled)
-    return {
-        "window_slots": slots,
-        "window_lengths": lengths.astype(np.int32),
-        "patch_slots": patch_slots,
-    }
-
-
-def _own(sequence: Sequence) -> CachedSequence:
-    if not isinstance(sequence, CachedSequence):
+def _own(sequence: Sequence) -> CachedSequence[KvCache]:
+    if not isinstance(sequence, CachedSequence) or not isinstance(sequence.cache, KvCache):
         raise RequestError("this sequence belongs to another engine; start one with this engine")
     return sequence

@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from idetex_edge.bundle import Bundle
+from idetex_edge.cuda.driver import Device, cuda_driver
 from idetex_edge.engines.embedding import EmbeddingTable
 from idetex_edge.engines.protocol import Floats, Ids, Sequence
 from idetex_edge.errors import RequestError
 from idetex_edge.preprocess import PatchedImage
 from idetex_edge.triton.contents import read_contents
-from idetex_edge.triton.driver import Device, cuda_driver
 from idetex_edge.triton.kernel import Kernels
 from idetex_edge.triton.language import Language
 from idetex_edge.triton.layers import Layers
@@ -38,7 +38,7 @@ class TritonEngine:
         part for this GPU.
         """
         manifest = bundle.manifest
-        self._device = Device(cuda_driver() if api is None else api)
+        self._device = Device(cuda_driver("triton") if api is None else api, "triton")
         contents = read_contents(bundle)
         self._text = manifest.text
         self._embedding = EmbeddingTable(bundle)

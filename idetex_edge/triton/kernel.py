@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from idetex_edge.bundle import Bundle
+from idetex_edge.cuda.driver import Device
 from idetex_edge.errors import BundleError, EngineError
 from idetex_edge.triton.contents import CONTENTS, Contents, KernelFacts
-from idetex_edge.triton.driver import Device
 
 _FORMATS: Final[Mapping[str, str]] = {"i32": "i", "i32:16": "i", "fp32": "f"}
 """How `struct` packs an argument; all others are addresses."""

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from idetex_edge.bundle import TextFacts
+from idetex_edge.cuda.driver import Device
 from idetex_edge.errors import EngineError
 from idetex_edge.positions import mrope_rotary
 from idetex_edge.triton.chunks import SLOTS as SLOTS_OF_CHUNK
 from idetex_edge.triton.chunks import Chunks, chunks_of
 from idetex_edge.triton.contents import Contents
-from idetex_edge.triton.driver import Device
 from idetex_edge.triton.layers import FLOATS, FULL, HALF, Layers
 from idetex_edge.triton.memory import Buffers
 from idetex_edge.triton.slots import Chain, Slots

@@ -8,9 +8,9 @@ from typing import Final
 import numpy as np
 
 from idetex_edge.bundle import Bundle
+from idetex_edge.cuda.driver import Device
 from idetex_edge.errors import BundleError
 from idetex_edge.triton.contents import ALIGNMENT, CONTENTS, WEIGHTS, Contents, TensorFacts
-from idetex_edge.triton.driver import Device
 
 _PART: Final = 64 * 2**20
 """Weights are copied in parts of this many bytes: no more of the file need be in memory."""

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from idetex_edge.bundle import TextFacts, VisionFacts
+from idetex_edge.cuda.driver import Device
 from idetex_edge.positions import VisionWindows, vision_rotary, vision_windows
 from idetex_edge.preprocess import PatchedImage
 from idetex_edge.triton.contents import Contents
-from idetex_edge.triton.driver import Device
 from idetex_edge.triton.layers import FLOATS, FULL, HALF, Layers
 from idetex_edge.triton.memory import Buffers
 from idetex_edge.triton.slots import GRAIN

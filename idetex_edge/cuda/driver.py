@@ -17,21 +17,24 @@ import numpy.typing as npt
 from idetex_edge.errors import EngineError
 
 
-def cuda_driver() -> Any:  # noqa: ANN401 (an untyped module)
-    """The module `cuda.bindings.driver`; raises EngineError when it is not installed."""
+def cuda_driver(engine: str) -> Any:  # noqa: ANN401 (an untyped module)
+    """The module `cuda.bindings.driver`; raises EngineError when it is not installed.
+
+    engine: for which it is, and the name of the extra that brings it.
+    """
     try:
         return import_module("cuda.bindings.driver")
     except ImportError:
         raise EngineError(
-            "the triton engine needs cuda-bindings; pip install 'idetex-edge[triton]'"
+            f"the {engine} engine needs cuda-bindings; pip install 'idetex-edge[{engine}]'"
         ) from None
 
 
 class Device:
     """The first GPU: memory, copies, kernels and graphs. Everything it made is freed with it."""
 
-    def __init__(self, api: Any) -> None:  # noqa: ANN401 (an untyped module)
-        """Open it through `cuda_driver()`; raises EngineError when there is none."""
+    def __init__(self, api: Any, engine: str) -> None:  # noqa: ANN401 (an untyped module)
+        """Open it through `cuda_driver()` for an engine; raises EngineError when there is none."""
         self._api = api
         try:
             self._call("cuInit", 0)
@@ -40,10 +43,10 @@ class Device:
             # A missing libcuda is an error of the binding's own, of a class that has moved.
             reason = str(error).splitlines()[0]
             raise EngineError(
-                f"the triton engine needs an NVIDIA GPU and its driver: {reason}"
+                f"the {engine} engine needs an NVIDIA GPU and its driver: {reason}"
             ) from None
         if not count:
-            raise EngineError("the triton engine needs an NVIDIA GPU; this machine shows none")
+            raise EngineError(f"the {engine} engine needs an NVIDIA GPU; this machine shows none")
         device = self._call("cuDeviceGet", 0)
         kinds = api.CUdevice_attribute
         major, minor = (
@@ -54,10 +57,17 @@ class Device:
             )
         )
         self.arch = f"sm_{major}{minor}"
+        name = self._call("cuDeviceGetName", 256, device)
+        self.name = bytes(name).partition(b"\0")[0].decode(errors="replace")
         self._context = self._call("cuDevicePrimaryCtxRetain", device)
         self.make_current()
         self._stream = self._call("cuStreamCreate", 1)
         weakref.finalize(self, _quietly, api.cuDevicePrimaryCtxRelease, device)
+
+    @property
+    def stream(self) -> int:
+        """The handle of the one stream."""
+        return int(self._stream)
 
     def make_current(self) -> None:
         """Let the calling thread use this device; the driver keeps that for each thread."""
@@ -74,6 +84,15 @@ class Device:
         address = int(self._call("cuMemAllocHost", max(size, 1)))
         weakref.finalize(owner, _quietly, self._api.cuMemFreeHost, address)
         return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
+
+    def clear(self, address: int, size: int) -> None:
+        """Fill memory with zeros."""
+        self._call("cuMemsetD8Async", address, 0, size, self._stream)
+
+    def copy(self, to: int, source: int, size: int) -> None:
+        """Copy within the device's memory."""
+        if size:
+            self._call("cuMemcpyDtoDAsync", to, source, size, self._stream)
 
     def upload(self, address: int, data: npt.NDArray[Any]) -> None:
         """Copy an array to the device; a graph repeats the copy of the array's memory."""

@@ -1,0 +1,1 @@
+"""One NVIDIA GPU, as the engines that drive it themselves see it."""
