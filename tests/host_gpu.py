@@ -9,7 +9,7 @@ gives, rounded as the kernel rounds. While a stream is captured, nothing runs.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import count
@@ -231,12 +231,20 @@ class HostGpu:
 
     def view(self, address: int, kind: str, *shape: int) -> np.ndarray[Any, Any]:
         """Device memory as an array; fails where it lies outside a live allocation."""
-        dtype = np.dtype(_DTYPES[kind])
+        return self.read(address, _DTYPES[kind], shape)
+
+    def read(self, address: int, kind: Any, shape: Sequence[int]) -> np.ndarray[Any, Any]:
+        """Device memory of a numpy type, as `view` gives it."""
+        dtype = np.dtype(kind)
         size = int(np.prod(shape)) * dtype.itemsize
         self._check(address, size)
         assert address % dtype.itemsize == 0
         memory = (ctypes.c_uint8 * size).from_address(address)
         return np.ctypeslib.as_array(memory).view(dtype).reshape(shape)
+
+    def enqueue(self, work: Callable[[], None]) -> None:
+        """Do something in the stream's order: now, or when what is captured is replayed."""
+        self._do(work)
 
     def _check(self, address: int, size: int) -> None:
         inside = any(a <= address and address + size <= a + n for a, (n, _) in self._live.items())

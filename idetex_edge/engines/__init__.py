@@ -28,9 +28,16 @@ def _triton(bundle: Bundle, threads: int | None) -> Engine:
     return TritonEngine(bundle)
 
 
+def _tensorrt(bundle: Bundle, threads: int | None) -> Engine:
+    from idetex_edge.engines.tensorrt import TensorrtEngine
+
+    return TensorrtEngine(bundle)
+
+
 ENGINES: Final[Mapping[str, Callable[[Bundle, int | None], Engine]]] = {
     "onnx:cpu": _onnx_cpu,
     "triton": _triton,
+    "tensorrt": _tensorrt,
 }
 """Every engine by name, the one preferred by "auto" first."""
 

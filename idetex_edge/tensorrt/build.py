@@ -28,7 +28,7 @@ def build_engines(
     reports: list[EngineReport] = []
     for done, (name, engine) in enumerate(recipe.engines.items()):
         advance("building engines", done, len(recipe.engines))
-        data, report = _build(builder, bundle, name, engine)
+        data, report = build_engine(builder, bundle, name, engine)
         built[engine.file] = data
         reports.append(report)
     advance("building engines", len(recipe.engines), len(recipe.engines))
@@ -55,12 +55,13 @@ def load_builder(recipe: BuildRecipe) -> Any:  # noqa: ANN401 - TensorRT has no 
     return module
 
 
-def _build(
+def build_engine(
     trt: Any,  # noqa: ANN401
     bundle: Bundle,
     name: str,
     recipe: EngineRecipe,
 ) -> tuple[bytes, EngineReport]:
+    """Build one engine of a bundle with a builder's module; raises EngineError when it cannot."""
     log = _log(trt)
     builder = trt.Builder(log)
     # TensorRT 11 and RTX know strongly typed networks only, and have no flag for it.

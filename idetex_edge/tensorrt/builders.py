@@ -7,6 +7,24 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 
+class Flavour(NamedTuple):
+    """How TensorRT's runtimes differ.
+
+    captures: whether we record decoding steps as CUDA graphs; RTX does that by itself. keeps:
+    whether kernels are compiled when they are first run, and can be kept in a file.
+    """
+
+    captures: bool
+    keeps: bool
+
+
+FLAVOURS: Final[Mapping[str, Flavour]] = {
+    "tensorrt_rtx": Flavour(captures=False, keeps=True),
+    "tensorrt": Flavour(captures=True, keeps=False),
+}
+"""By Python module."""
+
+
 class Builder(NamedTuple):
     """The Python module that builds a target's engines, and its first version that can."""
 

@@ -1,0 +1,177 @@
+"""The `tensorrt` engine: TensorRT or TensorRT-RTX on the CUDA driver, without torch.
+
+It runs bundles for a `tensorrt-*` target, with the engines in them or in this machine's cache.
+Keys and values stay on the device, in slots of fixed number, and are written in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as List
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from idetex_edge.bundle import Bundle
+from idetex_edge.cuda.driver import Device, cuda_driver
+from idetex_edge.engines.cache import CachedSequence, gather
+from idetex_edge.engines.embedding import EmbeddingTable
+from idetex_edge.engines.protocol import Floats, Ids, Sequence
+from idetex_edge.errors import RequestError
+from idetex_edge.positions import mrope_rotary
+from idetex_edge.preprocess import PatchedImage
+from idetex_edge.tensorrt.build import load_builder
+from idetex_edge.tensorrt.builders import FLAVOURS
+from idetex_edge.tensorrt.decoder import Decoder
+from idetex_edge.tensorrt.encoder import Encoder
+from idetex_edge.tensorrt.recipe import load_recipe
+from idetex_edge.tensorrt.runtime import Runtime
+from idetex_edge.tensorrt.slots import DeviceCache
+from idetex_edge.tensorrt.store import EngineStore
+
+
+class TensorrtEngine:
+    """Runs a TensorRT bundle on the first NVIDIA GPU."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        trt: Any = None,  # noqa: ANN401 (an untyped module)
+        api: Any = None,  # noqa: ANN401 (an untyped module)
+    ) -> None:
+        """Read or build the engines, and plan all memory.
+
+        trt, api: stand-ins for TensorRT's module and `cuda.bindings.driver`. Raises BundleError
+        when the bundle is for another target, EngineError when there is no GPU, driver or TensorRT,
+        or an engine cannot be built or read.
+        """
+        manifest = bundle.manifest
+        recipe = load_recipe(bundle)
+        trt = load_builder(recipe) if trt is None else trt
+        self._device = Device(cuda_driver("tensorrt") if api is None else api, "tensorrt")
+        store = EngineStore.of_user()
+        runtime = Runtime(trt, self._device, store.folder / f"{self._device.arch}.kernels")
+        engines = {
+            name: runtime.read(store.engine(bundle, recipe, name, trt, self._device.name), name)
+            for name in recipe.engines
+        }
+        self._text, self._cache = manifest.text, manifest.cache
+        self._embedding = EmbeddingTable(bundle)
+        prefill, decode = (
+            runtime.program(engines["decoder"], profile, "decoder") for profile in (0, 1)
+        )
+        captures = FLAVOURS[trt.__name__].captures
+        self._decoder = Decoder(self._device, prefill, decode, manifest.text, captures)
+        sizes = range(len(recipe.engines["vision"].profiles))
+        seeing = [runtime.program(engines["vision"], profile, "vision") for profile in sizes]
+        self._encoder = Encoder(self._device, seeing, manifest.vision, manifest.text)
+        self._runtime = runtime
+
+    @property
+    def name(self) -> str:
+        """See `Engine.name`."""
+        return "tensorrt"
+
+    def encode(self, image: PatchedImage) -> Floats:
+        """See `Engine.encode`."""
+        self._device.make_current()
+        return self._encoder.encode(image)
+
+    def embed(self, token_ids: Ids) -> Floats:
+        """See `Engine.embed`."""
+        return self._embedding.rows(token_ids)
+
+    def start(self, capacity: int) -> Sequence:
+        """See `Engine.start`."""
+        self._check_room(capacity)
+        self._device.make_current()
+        return CachedSequence(self._room(1, capacity), 0)
+
+    def extend(
+        self, sequence: Sequence, embeddings: Floats, positions: npt.NDArray[np.int64]
+    ) -> Floats:
+        """See `Engine.extend`."""
+        mine, count = _own(sequence), len(embeddings)
+        if not count or positions.shape != (3, count):
+            raise RequestError(
+                f"cannot append {count} embeddings at positions of shape {positions.shape}; "
+                "give one or more, and positions [3, n]"
+            )
+        self._check_room(mine.length + count)
+        self._device.make_current()
+        logits = self._decoder.prefill(
+            mine.cache, mine.row, mine.length, embeddings, self._rotary(positions)
+        )
+        mine.length += count
+        mine.next_position = max(mine.next_position, int(positions.max()) + 1)
+        return logits
+
+    def fork(self, sequence: Sequence, count: int, capacity: int) -> list[Sequence]:
+        """See `Engine.fork`."""
+        mine = _own(sequence)
+        if count < 1:
+            raise RequestError(f"cannot fork into {count} sequences; ask for 1 or more")
+        self._check_room(max(capacity, mine.length))
+        self._device.make_current()
+        return [*mine.forks(self._room(count, capacity))]
+
+    def decode(self, sequences: List[Sequence], token_ids: Ids) -> Floats:
+        """See `Engine.decode`."""
+        mine = [_own(sequence) for sequence in sequences]
+        embeddings = self._embedding.rows(token_ids)
+        if not mine or len({id(s) for s in mine}) != len(mine) or len(embeddings) != len(mine):
+            raise RequestError(
+                f"cannot decode {len(embeddings)} tokens for {len(mine)} sequences; "
+                "give one token for each of one or more different sequences"
+            )
+        if not min(s.length for s in mine):
+            raise RequestError("cannot decode an empty sequence; extend it with a prompt first")
+        self._check_room(max(s.length for s in mine) + 1)
+        self._device.make_current()
+        logits = np.empty((len(mine), self._text.vocab), np.float32)
+        most = self._decoder.most_rows
+        for start in range(0, len(mine), most):
+            part = mine[start : start + most]
+            cache, first = gather(part, self._room)
+            # The order of rows in the cache may not be the caller's.
+            order = np.argsort([s.row for s in part])
+            positions = np.array([part[i].next_position for i in order])
+            logits[start + order] = self._decoder.decode(
+                cache,
+                first,
+                embeddings[start + order],
+                self._rotary(np.broadcast_to(positions, (3, len(part)))),
+                [part[i].length for i in order],
+            )
+        for sequence in mine:
+            sequence.length += 1
+            sequence.next_position += 1
+        return logits
+
+    def keep_kernels(self) -> None:
+        """Write what TensorRT-RTX compiled while it ran, so that the next process need not."""
+        self._runtime.keep()
+
+    def _room(self, rows: int, slots: int) -> DeviceCache:
+        return DeviceCache(self._device, self._text, self._cache, rows)
+
+    def _check_room(self, tokens: int) -> None:
+        if not 0 < tokens <= self._text.max_context:
+            raise RequestError(
+                f"cannot hold {tokens} tokens; the model's context is 1..{self._text.max_context}"
+            )
+
+    def _rotary(self, positions: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
+        facts = self._text
+        return mrope_rotary(
+            positions,
+            head_size=facts.head_dim,
+            sections=facts.mrope_section,
+            theta=facts.rope_theta,
+        )
+
+
+def _own(sequence: Sequence) -> CachedSequence[DeviceCache]:
+    if not isinstance(sequence, CachedSequence) or not isinstance(sequence.cache, DeviceCache):
+        raise RequestError("this sequence belongs to another engine; start one with this engine")
+    return sequence

@@ -1,0 +1,95 @@
+"""The decoder engine at work: prefill of one sequence, decoding of several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as List
+
+import numpy as np
+import numpy.typing as npt
+
+from idetex_edge.bundle import TextFacts
+from idetex_edge.cuda.driver import Device
+from idetex_edge.tensorrt.buffers import Buffers
+from idetex_edge.tensorrt.runtime import Program
+from idetex_edge.tensorrt.slots import DeviceCache
+
+Floats = npt.NDArray[np.float32]
+
+
+class Decoder:
+    """Appends tokens to rows of a `DeviceCache` (the contract is `export/graphs/decoder.py`'s)."""
+
+    def __init__(
+        self, device: Device, prefill: Program, decode: Program, facts: TextFacts, captures: bool
+    ) -> None:
+        self._device, self._facts, self._captures = device, facts, captures
+        self._prefill, self._decode = prefill, decode
+        self._buffers = Buffers(device)
+        self.most_rows = decode.largest("embeddings")[0]
+        """The most sequences that decode together."""
+
+    def prefill(
+        self, cache: DeviceCache, row: int, length: int, embeddings: Floats, angles: List[Floats]
+    ) -> Floats:
+        """Append tokens [n, hidden] with angles (cos, sin) [n, head_dim / 2]; logits [vocab]."""
+        return self._run(self._prefill, cache, row, embeddings[None], angles, [length])[0]
+
+    def decode(
+        self,
+        cache: DeviceCache,
+        first: int,
+        embeddings: Floats,
+        angles: List[Floats],
+        lengths: List[int],
+    ) -> Floats:
+        """Append a token to each of so many rows from `first` on; logits [rows, vocab]."""
+        key = (first, len(lengths)) if self._captures else None
+        return self._run(self._decode, cache, first, embeddings[:, None], angles, lengths, key)
+
+    def _run(
+        self,
+        program: Program,
+        cache: DeviceCache,
+        first: int,
+        embeddings: Floats,
+        angles: List[Floats],
+        lengths: List[int],
+        key: tuple[int, int] | None = None,
+    ) -> Floats:
+        rows, tokens = embeddings.shape[:2]
+        half, held = self._facts.head_dim // 2, self._buffers
+        filled = {
+            "embeddings": held.host("embeddings", np.float32, embeddings.shape),
+            "cos": held.host("cos", np.float32, (cache.slots, half)),
+            "sin": held.host("sin", np.float32, (cache.slots, half)),
+            "rotary_rows": held.host("rotary_rows", np.int64, (rows, tokens)),
+            "last_slots": held.host("last_slots", np.int32, (rows,)),
+        }
+        logits = held.host("logits", np.float32, (rows, self._facts.vocab))
+        filled["embeddings"][:] = embeddings
+        # The engine wants an angle for every slot, and reads only those of the new tokens.
+        for name, values in zip(("cos", "sin"), angles, strict=True):
+            filled[name] = filled[name][: rows * tokens]
+            filled[name][:] = values
+        filled["rotary_rows"][:] = np.arange(rows * tokens).reshape(rows, tokens)
+        filled["last_slots"][:] = np.add(lengths, tokens - 1)
+        recorded = cache.recorded.get(key) if key else None
+        if recorded is not None and recorded[0] == held.addresses:
+            self._device.replay(recorded[1])
+        else:
+            shapes = {name: array.shape for name, array in filled.items()} | cache.shapes(rows)
+            shapes |= dict.fromkeys(("cos", "sin"), (cache.slots, half))
+
+            def work() -> None:
+                for name, array in filled.items():
+                    held.upload(name, array)
+                program.run({**held.addresses, **cache.addresses(first)}, shapes)
+                held.download("logits", logits)
+
+            work()
+            if key:
+                # TensorRT prepares a shape when it is first run: only the second may be recorded.
+                self._device.synchronize()
+                cache.recorded[key] = (held.addresses, self._device.capture(work, cache))
+        self._device.synchronize()
+        return logits.copy()

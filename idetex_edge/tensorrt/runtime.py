@@ -1,0 +1,108 @@
+"""TensorRT's runtime on one GPU: engines read, and executed with addresses that we choose.
+
+TensorRT and TensorRT-RTX have nearly the same Python interface; how they differ stands in
+`builders.FLAVOURS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from idetex_edge.cuda.driver import Device
+from idetex_edge.errors import EngineError
+from idetex_edge.tensorrt.builders import FLAVOURS
+
+Shape = tuple[int, ...]
+
+
+class Program:
+    """An engine's execution context for one of its optimisation profiles.
+
+    inputs, outputs: what it takes and gives, by name. It may be given only addresses that stay
+    valid until the device has been waited for.
+    """
+
+    def __init__(self, device: Device, engine: Any, context: Any, profile: int, what: str) -> None:  # noqa: ANN401
+        self._device, self._engine, self._context, self._what = device, engine, context, what
+        self._profile = profile
+        if not context.set_optimization_profile_async(profile, device.stream):
+            raise EngineError(f"TensorRT cannot use profile {profile} of the {what} engine")
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        inputs = {n for n in names if str(engine.get_tensor_mode(n)).endswith("INPUT")}
+        self.inputs, self.outputs = frozenset(inputs), frozenset(names) - inputs
+
+    def largest(self, name: str) -> Shape:
+        """The largest shape of an input that the profile allows."""
+        return tuple(self._engine.get_tensor_profile_shape(name, self._profile)[2])
+
+    def run(self, addresses: Mapping[str, int], shapes: Mapping[str, Shape]) -> None:
+        """Put the engine's work on the device's stream.
+
+        addresses: device memory of every input and output. shapes: of every input. Raises
+        EngineError when something is missing or TensorRT refuses it.
+        """
+        for name in self.inputs:
+            if not self._context.set_input_shape(name, shapes[name]):
+                raise EngineError(
+                    f"the {self._what} engine was not built for {name} of {list(shapes[name])}; "
+                    "build it again with this version"
+                )
+        for name in self.inputs | self.outputs:
+            if not self._context.set_tensor_address(name, addresses[name]):
+                raise EngineError(f"TensorRT does not take an address for {name}")
+        if not self._context.execute_async_v3(self._device.stream):
+            raise EngineError(f"TensorRT failed in the {self._what} engine; its log says why")
+
+
+class Runtime:
+    """Reads engines for one device. `kept` is a file for kernels that RTX compiles as it runs."""
+
+    def __init__(self, trt: Any, device: Device, kept: Path | None) -> None:  # noqa: ANN401
+        self._trt, self._device = trt, device
+        self._logger = trt.Logger(trt.Logger.WARNING)
+        self._runtime = trt.Runtime(self._logger)
+        self._kept = kept if FLAVOURS[trt.__name__].keeps else None
+        self._caches: list[Any] = []
+
+    def read(self, data: bytes, what: str) -> Any:  # noqa: ANN401
+        """An engine from its bytes, whose hash was checked; raises EngineError when it is none."""
+        engine = self._runtime.deserialize_cuda_engine(data)
+        if engine is None:
+            raise EngineError(
+                f"{self._trt.__name__} {self._trt.__version__} cannot read the {what} engine on "
+                f"{self._device.name}; build it on this machine: idetex-edge build"
+            )
+        return engine
+
+    def program(self, engine: Any, profile: int, what: str) -> Program:  # noqa: ANN401
+        """A context of an engine for one profile; raises EngineError where memory does not do."""
+        if self._kept is None:
+            context = engine.create_execution_context()
+        else:
+            config = engine.create_runtime_config()
+            cache = config.create_runtime_cache()
+            if self._kept.is_file():
+                # What another version or GPU has left is of no use, and not taken.
+                cache.deserialize(self._kept.read_bytes())
+            config.set_runtime_cache(cache)
+            config.cuda_graph_strategy = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+            context = engine.create_execution_context(config)
+            self._caches.append(cache)
+        if context is None:
+            raise EngineError(
+                f"this GPU has too little memory for the {what} engine; close other programs, or "
+                "use a smaller precision"
+            )
+        return Program(self._device, engine, context, profile, what)
+
+    def keep(self) -> None:
+        """Write what was compiled while running, so that the next process need not."""
+        if self._kept is None or not self._caches:
+            return
+        blob = bytes(self._caches[-1].serialize())
+        self._kept.parent.mkdir(parents=True, exist_ok=True)
+        part = self._kept.with_name(f".{self._kept.name}.part")
+        part.write_bytes(blob)
+        part.replace(self._kept)

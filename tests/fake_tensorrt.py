@@ -1,0 +1,168 @@
+"""TensorRT's runtime on a GPU of host memory: ONNX Runtime computes what an engine would.
+
+It stands in for the module `tensorrt` or `tensorrt_rtx` beside `host_gpu.HostGpu`. An engine's
+bytes name its graph and profiles. Executing checks what TensorRT would only suffer from: shapes
+against the profile, every address against live memory, caches against their aliases, the stream.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from host_gpu import STREAM, HostGpu
+
+from idetex_edge.bundle import Bundle
+from idetex_edge.tensorrt.recipe import EngineRecipe
+
+_DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+}
+
+
+def fake_build(
+    trt: FakeTensorrt, bundle: Bundle, name: str, recipe: EngineRecipe
+) -> tuple[bytes, None]:
+    """In the place of `build_engine`."""
+    trt.builds.append(name)
+    told = {"graph": str(bundle.file(recipe.graph)), "profiles": recipe.profiles}
+    return json.dumps(told).encode(), None
+
+
+class FakeTensorrt:
+    """The module. `refused`: makes every execution fail, as a broken engine does."""
+
+    CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole")
+
+    def __init__(self, gpu: HostGpu, name: str = "tensorrt", version: str = "11.0.0") -> None:
+        self.__name__, self.__version__ = name, version
+        self.gpu, self.builds = gpu, list[str]()
+        self.executed: list[str] = []
+        self.strategies: list[str] = []
+        self.kernels = b"compiled"
+        self.taken: list[bytes] = []
+        self.refused = False
+
+    class Logger:
+        WARNING = 1
+
+        def __init__(self, level: int) -> None:
+            assert level == self.WARNING
+
+    def Runtime(self, logger: Logger) -> FakeRuntime:  # noqa: N802
+        return FakeRuntime(self)
+
+
+@dataclass
+class FakeRuntime:
+    trt: FakeTensorrt
+
+    def deserialize_cuda_engine(self, data: bytes) -> FakeEngine | None:
+        return FakeEngine(self.trt, **json.loads(data)) if data.startswith(b"{") else None
+
+
+@dataclass
+class FakeConfig:
+    """A runtime configuration, and the cache of kernels that it makes."""
+
+    trt: FakeTensorrt
+    cuda_graph_strategy: str = "none"
+
+    def create_runtime_cache(self) -> FakeConfig:
+        return self
+
+    def set_runtime_cache(self, cache: FakeConfig) -> None:
+        assert cache is self
+
+    def deserialize(self, blob: bytes) -> None:
+        self.trt.taken.append(blob)
+
+    def serialize(self) -> bytes:
+        return self.trt.kernels
+
+
+class FakeEngine:
+    def __init__(self, trt: FakeTensorrt, graph: str, profiles: list[dict[str, Any]]) -> None:
+        self.trt, self.profiles, self.what = trt, profiles, Path(graph).stem
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = 1
+        self.session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self.inputs = {value.name: value.type for value in self.session.get_inputs()}
+        self.outputs = {value.name: value.type for value in self.session.get_outputs()}
+        self.num_io_tensors = len(self.inputs) + len(self.outputs)
+
+    def get_tensor_name(self, index: int) -> str:
+        return [*self.inputs, *self.outputs][index]
+
+    def get_tensor_mode(self, name: str) -> str:
+        return f"TensorIOMode.{'INPUT' if name in self.inputs else 'OUTPUT'}"
+
+    def get_tensor_profile_shape(self, name: str, profile: int) -> list[list[int]]:
+        return self.profiles[profile][name]
+
+    def create_runtime_config(self) -> FakeConfig:
+        return FakeConfig(self.trt)
+
+    def create_execution_context(self, config: FakeConfig | None = None) -> FakeContext:
+        assert (config is not None) == (self.trt.__name__ == "tensorrt_rtx")
+        if config is not None:
+            self.trt.strategies.append(config.cuda_graph_strategy)
+        return FakeContext(self)
+
+
+class FakeContext:
+    def __init__(self, engine: FakeEngine) -> None:
+        self._engine, self._gpu = engine, engine.trt.gpu
+        self._profile: dict[str, Any] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._addresses: dict[str, int] = {}
+
+    def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
+        assert stream == STREAM
+        self._profile = self._engine.profiles[profile]
+        return True
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        least, _, most = self._profile[name]
+        self._shapes[name] = shape
+        return len(shape) == len(least) and all(
+            low <= size <= high for low, size, high in zip(least, shape, most, strict=True)
+        )
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        self._addresses[name] = address
+        return address % 4 == 0
+
+    def execute_async_v3(self, stream: int) -> bool:
+        assert stream == STREAM
+        if self._engine.trt.refused:
+            return False
+        addresses, shapes = dict(self._addresses), dict(self._shapes)
+        assert set(addresses) == {*self._engine.inputs, *self._engine.outputs}
+        for name in self._engine.outputs:
+            if name.startswith("present_"):
+                assert addresses[name] == addresses[name.replace("present", "past")]
+        self._gpu.enqueue(lambda: self._compute(addresses, shapes))
+        return True
+
+    def _compute(self, addresses: dict[str, int], shapes: dict[str, tuple[int, ...]]) -> None:
+        engine = self._engine
+        engine.trt.executed.append(engine.what)
+        feeds = {
+            name: self._gpu.read(addresses[name], _DTYPES[kind], shapes[name]).copy()
+            for name, kind in engine.inputs.items()
+        }
+        for name, values in feeds.items():
+            assert np.isfinite(values).all() or name in ("cos", "sin"), name
+        for name, found in zip(engine.outputs, engine.session.run(None, feeds), strict=True):
+            values = np.asarray(found)
+            self._gpu.read(addresses[name], values.dtype, values.shape)[:] = values
