@@ -37,16 +37,19 @@ from export.checkpoint import describe_checkpoint
 from export.graphs.rows import Array
 from export.names import our_name
 from export.targets import find_target
+from idetex_edge.cli.script import run
 
 _NANO: Final = Path(__file__).parents[1] / "checkpoints" / "nano"
 _CONVERT: Final = """
 import sys
 from pathlib import Path
 from export.convert import Conversion, convert
+from idetex_edge.cli.script import errors_in_one_line
 
 model, output, precision = sys.argv[1:]
 wanted = Conversion(model, Path(output), "onnx-cpu", precision, allow_degraded=True, steps=32)
-convert(wanted, lambda *_: None)
+with errors_in_one_line():
+    convert(wanted, lambda *_: None)
 """
 """A conversion whose proof compares answers of 32 tokens: random weights never end one."""
 
@@ -196,4 +199,4 @@ def _peak(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    typer.run(big_checkpoint)
+    run(big_checkpoint)

@@ -25,6 +25,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from idetex_edge.cli.script import run
+
 NO_GPU: Final = 3
 """The exit code when there is nothing to measure on."""
 _L2: Final = 256 * 2**20
@@ -278,4 +280,4 @@ if __name__ == "__main__":
     # A script's folder comes first on the path, and in it this file hides the package of its name.
     here = Path(__file__).resolve().parent
     sys.path[:] = [place for place in sys.path if Path(place).resolve() != here]
-    typer.run(kernels)
+    run(kernels)

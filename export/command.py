@@ -79,7 +79,7 @@ def convert(
     size = sum(facts.bytes for facts in manifest.files.values())
     typer.echo(f"{made.bundle.path}: {manifest.family} for {target}, {precision}, {size:,} bytes")
     for name, why in made.kept.items():
-        typer.echo(f"in float: {name}, {why}")
+        typer.echo(f"with a float input: {name}, {why}")
     for report in made.engines:
         typer.echo(report)
     if target.startswith("tensorrt") and not made.engines:

@@ -179,22 +179,36 @@ def verify(bundle: Bundle) -> None:
         _check_hash(bundle.file(name), name, facts)
 
 
-def add_files(bundle: Bundle, contents: Mapping[str, bytes]) -> Bundle:
+def add_files(bundle: Bundle, contents: Mapping[str, bytes | Path]) -> Bundle:
     """Put files into a bundle's folder and its manifest; raises OutputError when it cannot.
 
-    Each file appears whole or not at all, and the manifest last.
+    A path is a file beside the bundle's own (`part_of`), which is moved to its name. A run that is
+    killed at any moment leaves a bundle that opens: everything is written beside what is there,
+    then the manifest lets go of what will be replaced, then files take their places, and the
+    manifest lists them last. Graphs, tokenizer and embedding are not replaced so.
     """
-    manifest = bundle.manifest
+    manifest, folder = bundle.manifest, bundle.path
     try:
+        on_disk = load_manifest(folder)
+        parts: dict[str, Path] = {}
         for name, data in contents.items():
-            _replace(bundle.file(name), data)
-        added = {name: file_facts(bundle.file(name)) for name in contents}
-        manifest = dataclasses.replace(manifest, files=manifest.files | added)
-        text = json.dumps(manifest.to_dict(), indent=2, ensure_ascii=False) + "\n"
-        _replace(bundle.file(MANIFEST), text.encode())
+            parts[name] = data if isinstance(data, Path) else part_of(bundle.file(name))
+            if not isinstance(data, Path):
+                parts[name].write_bytes(data)
+        added = {name: file_facts(part) for name, part in parts.items()}
+        if set(contents) & set(on_disk.files):
+            _write_manifest(folder, _without(on_disk, set(contents)))
+        for name, part in parts.items():
+            part.replace(bundle.file(name))
+        _write_manifest(folder, dataclasses.replace(manifest, files=manifest.files | added))
     except OSError as error:
-        raise OutputError(f"cannot write into {bundle.path}: {error}; make it writable") from None
-    return open_bundle(bundle.path)
+        raise OutputError(f"cannot write into {folder}: {error}; make it writable") from None
+    return open_bundle(folder)
+
+
+def part_of(path: Path) -> Path:
+    """Where a file of the bundle is written until it is whole."""
+    return path.with_name(f".{path.name}.part")
 
 
 def load_manifest(folder: Path) -> Manifest:
@@ -226,10 +240,18 @@ def file_facts(path: Path) -> FileFacts:
     return FileFacts(path.stat().st_size, _sha256(path))
 
 
-def _replace(path: Path, data: bytes) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(data)
-    part.replace(path)
+def _without(manifest: Manifest, names: set[str]) -> Manifest:
+    """Give the manifest of a bundle that lacks some files, and the engines that they are."""
+    files = {name: facts for name, facts in manifest.files.items() if name not in names}
+    engines = {name: file for name, file in manifest.engines.items() if file not in names}
+    return dataclasses.replace(manifest, files=files, engines=engines)
+
+
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
+    text = json.dumps(manifest.to_dict(), indent=2, ensure_ascii=False) + "\n"
+    part = part_of(folder / MANIFEST)
+    part.write_text(text, encoding="utf-8")
+    part.replace(folder / MANIFEST)
 
 
 def _check_name(name: str) -> None:

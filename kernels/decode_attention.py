@@ -62,8 +62,9 @@ def attend(
 ):
     """One block of slots seen: the softmax's largest exponent, its sum, and what is found so far.
 
-    slot, here [S]: the block's slots, and which there are; place, used [S, D]: their numbers in
-    keys and values; visible [1, S] or [M, S], which query sees which. Exponents are of two.
+    slot, here [S]: the block's slots in the scales, and which there are; place, used [S, D]: their
+    numbers in keys and values; visible [1, S] or [M, S], which query sees which. Exponents are of
+    two. Scales are reached from pointers that all threads share: slots are kept in registers.
     """
     k = tl.load(keys + place, mask=used, other=0).to(q.dtype)
     v = tl.load(values + place, mask=used, other=0).to(q.dtype)
@@ -133,7 +134,7 @@ def decode_attention_kernel(
             place = (base + s).to(tl.int64)[:, None] * HEAD_DIM + d[None, :]
             mask = here[:, None] & wide[None, :]
             largest, total, found = attend(
-                *(q, keys, values, key_scales, value_scales, base + s, place, here, mask),
+                *(q, keys, values, key_scales + base, value_scales + base, s, place, here, mask),
                 *(here[None, :], scale, largest, total, found, QUANTIZED),
             )
         part = (first + m // GROUP) * heads + head

@@ -81,7 +81,7 @@ def prefill_attention_kernel(
             mask = here[:, None] & (d < HEAD_DIM)[None, :]
             visible = here[None, :] & ((before + s)[None, :] < (limit + m)[:, None])
             largest, total, found = attend(
-                *(q, keys, values, key_scales, value_scales, base + s, place, here, mask),
+                *(q, keys, values, key_scales + base, value_scales + base, s, place, here, mask),
                 *(visible, scale, largest, total, found, QUANTIZED),
             )
         before += count

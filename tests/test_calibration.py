@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from conftest import quiet
 from PIL import Image
@@ -14,7 +15,7 @@ from skimage import data
 
 from export.bundling.graphs import Recipe, lowered_graphs
 from export.calibration.fallback import Agreement, search
-from export.calibration.layers import choose_layers
+from export.calibration.layers import HEAVY, choose_layers, tail
 from export.calibration.observe import ROWS, Inputs, Observation
 from export.calibration.plan import LayerPlan, Plan
 from export.calibration.ranges import Product, choose_step, proposals
@@ -92,9 +93,8 @@ def test_inputs_of_zeros_have_a_range() -> None:
     assert error == 0
 
 
-def test_outliers_behind_a_norm_are_balanced(tiny_checkpoint: Path) -> None:
-    checkpoint = open_checkpoint(tiny_checkpoint)
-    model = decoder_graph(checkpoint, embedding_table(checkpoint, "float16"))
+def watched(model: ir.Model) -> Observation:
+    """Inputs of a graph's matrices, the fourth column sixty times as large as the others."""
     chance = np.random.default_rng(0)
     found = Observation()
     for node in model.graph:
@@ -103,6 +103,46 @@ def test_outliers_behind_a_norm_are_balanced(tiny_checkpoint: Path) -> None:
             rows = chance.normal(size=(64, size))
             rows[:, 3] *= 60
             found.inputs[node.name or ""] = seen(rows)
+    return found
+
+
+@pytest.fixture
+def decoder(tiny_checkpoint: Path) -> ir.Model:
+    checkpoint = open_checkpoint(tiny_checkpoint)
+    return decoder_graph(checkpoint, embedding_table(checkpoint, "float16"))
+
+
+def test_an_input_with_a_heavy_tail_stays_in_float_and_says_why(decoder: ir.Model) -> None:
+    """A value that one row in millions has: no sample has it, and no step holds it as well."""
+    found = watched(decoder)
+    for name, inputs in found.inputs.items():
+        assert tail(inputs) < HEAVY
+        if name.endswith("down_proj"):
+            inputs.peaks[7] = 40 * np.abs(inputs.rows[:, 3]).max()
+    layers = {
+        name: layer for _, it in choose_layers(decoder, found) for name, layer in it.layers.items()
+    }
+    kept = {name for name, layer in layers.items() if layer.kept}
+    assert kept == {name for name in layers if name.endswith("down_proj")}
+    assert all("times what is usual" in layers[name].kept for name in kept)
+    # Nothing is balanced for the one picture that has shown it.
+    assert all(
+        choice.factor is None
+        for name, choice in choose_layers(decoder, found)
+        if name and name.endswith("up_proj")
+    )
+
+
+def test_a_tail_is_a_ratio_to_what_is_usual() -> None:
+    chance = np.random.default_rng(0)
+    inputs = seen(chance.normal(size=(ROWS, 16)))
+    inputs.peaks[3] = 40
+    assert tail(inputs) == pytest.approx(40 / np.quantile(np.abs(inputs.rows), 0.999))
+    assert tail(seen(np.zeros((4, 8)))) == 0
+
+
+def test_outliers_behind_a_norm_are_balanced(decoder: ir.Model) -> None:
+    model, found = decoder, watched(decoder)
     chosen = list(choose_layers(model, found))
     names = [name for _, choice in chosen for name in choice.layers]
     assert len(names) == len(set(names)) == 2 * 5
@@ -148,6 +188,16 @@ def test_balance_counts_outliers_that_the_sample_has_missed() -> None:
     assert halved.rows.max() == 0.5
 
 
+def test_a_search_leaves_what_is_kept_already() -> None:
+    names = [f"text.layers.{block}.down" for block in range(4)]
+    plan = Plan({name: LayerPlan(0.1, "mse", error=0.5) for name in names})
+    plan = plan.keeping({names[0]: "its tail"})
+    costs = dict.fromkeys(names, 1e-4) | {names[2]: 0.3}
+    found = search(plan, EIGHT, costing(costs, []), quiet)
+    assert {name for name, layer in found.layers.items() if layer.kept} == {names[0], names[2]}
+    assert found.layers[names[0]].kept == "its tail"
+
+
 def costing(costs: dict[str, float], tried: list[int]) -> Callable[[Plan], Agreement]:
     """Measure as if each matrix in 8 bits took so much of the agreement, and diverged as much."""
 
@@ -178,8 +228,10 @@ def test_a_search_stops_at_the_budget_and_tells_where_nothing_helps() -> None:
     names = [f"text.layers.{block}.down" for block in range(4)]
     plan = Plan({name: LayerPlan(0.1, "mse", error=0.5) for name in names})
     tried: list[int] = []
-    assert search(plan, EIGHT, costing(dict.fromkeys(names, 0.004), tried), quiet) is plan
+    # 0.8 % of the tokens otherwise are within half of the 2 % that the limits allow; 1.2 % are not.
+    assert search(plan, EIGHT, costing(dict.fromkeys(names, 0.002), tried), quiet) is plan
     assert tried == [0]
+    assert search(plan, EIGHT, costing(dict.fromkeys(names, 0.003), tried), quiet) is not plan
     hopeless = search(plan, EIGHT, lambda _: Agreement(9.0, 0.0, 0.0, 9.0), quiet)
     assert all("with all of them kept: top-1" in layer.kept for layer in hopeless.layers.values())
 
@@ -188,7 +240,7 @@ def test_kept_layers_take_the_fallback_form(tiny_checkpoint: Path) -> None:
     target, precision = find_target("onnx-standard", "int8")
     plan = Plan({"a": LayerPlan(0.1, "mse", 0.2), "b": LayerPlan(0.1, "mse", 0.3, kept="why")})
     assert plan.choose("static_int8", precision, "a") == ("static_int8", 0.1)
-    assert plan.choose("static_int8", precision, "b") == ("float32", 0.1)
+    assert plan.choose("static_int8", precision, "b") == ("stored_int8_32", 0.1)
     checkpoint = open_checkpoint(tiny_checkpoint)
     recipe = Recipe(checkpoint, target, precision, plan)
     with pytest.raises(ExportError, match="has no calibrated range"):

@@ -20,14 +20,18 @@ NANO = Path(__file__).parents[1] / "idetex_edge" / "models" / "nano"
 
 HEAVIEST = [
     decode_attention.variant(128, 8, "int8", shared=True),
+    decode_attention.variant(128, 8, "int8", shared=False),
+    decode_attention.variant(128, 7, "int8", shared=False),
+    decode_attention.variant(64, 2, "int8", shared=False),
     prefill_attention.variant(128, "int8"),
+    prefill_attention.variant(80, "float"),
     linear.variant("int4", "gated", "many"),
     linear.variant("integer", "gated", "many"),
 ]
-"""Those with the most registers and shared memory."""
+"""Those with the most registers and shared memory, and sizes of the attention that were close."""
 
 
-@pytest.mark.parametrize("arch", ["sm_87", "sm_89"])
+@pytest.mark.parametrize("arch", ["sm_87", "sm_120"])
 @pytest.mark.parametrize("variant", HEAVIEST, ids=lambda variant: variant.name)
 def test_kernels_keep_within_their_gpu(variant: Variant, arch: str) -> None:
     built = compile_variant(variant, arch)

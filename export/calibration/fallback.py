@@ -1,4 +1,4 @@
-"""Leaving in float what costs too much accuracy: as few matrices as the budget allows.
+"""Leaving inputs in float that cost too much accuracy: of as few matrices as the budget allows.
 
 What a matrix's own rounding error does to the answers cannot be told from that error: a rare
 outlier at the right place spoils them, and a large error elsewhere does not. So effects are
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,10 @@ from export.graphs.write import Advance
 from export.parity.answers import Answering
 from export.targets import Limits
 from idetex_edge.engines.protocol import Floats
+
+BUDGET: Final = 0.5
+"""Share of what the limits allow that calibration may use up on the few pictures that it compares:
+the proof is on others, which disagree more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +38,12 @@ class Agreement:
     choices: float
     divergence: float
 
-    def keeps(self, limits: Limits) -> bool:
+    def within(self, limits: Limits) -> bool:
         """Whether it is inside the error budget."""
         return (
-            self.logits_error <= limits.logits_error
-            and self.top1 >= limits.top1_agreement
-            and self.choices >= limits.choice_agreement
+            self.logits_error <= BUDGET * limits.logits_error
+            and 1 - self.top1 <= BUDGET * (1 - limits.top1_agreement)
+            and 1 - self.choices <= BUDGET * (1 - limits.choice_agreement)
         )
 
     def __str__(self) -> str:
@@ -51,22 +56,23 @@ class Agreement:
 def search(
     plan: Plan, limits: Limits, measure: Callable[[Plan], Agreement], advance: Advance
 ) -> Plan:
-    """Keep the fewest matrices in the fallback form with which the limits are kept.
+    """Keep the fewest more matrices in the fallback form with which the budget is kept.
 
     Blocks are ranked by how much nearer each one, put back alone, brings the answers; halving finds
     how many are needed, and then every matrix of theirs that can do without goes back to 8 bits.
     Where all of them together do not suffice, all are kept, and the proof of the bundle will tell.
     """
     whole = measure(plan)
-    if whole.keeps(limits):
+    if whole.within(limits):
         return plan
+    loose = [name for name, layer in plan.layers.items() if not layer.kept]
 
     def with_kept(names: Iterable[str]) -> Agreement:
         return measure(plan.keeping(dict.fromkeys(names, "tried")))
 
-    if not (best := with_kept(plan.layers)).keeps(limits):
-        return plan.keeping(dict.fromkeys(plan.layers, f"with all of them kept: {best}"))
-    blocks = _blocks(plan.layers)
+    if not (best := with_kept(loose)).within(limits):
+        return plan.keeping(dict.fromkeys(loose, f"with all of them kept: {best}"))
+    blocks = _blocks(loose)
     gains: dict[str, float] = {}
     for block, names in blocks.items():
         advance("looking for what must stay in float", len(gains), len(blocks))
@@ -75,7 +81,7 @@ def search(
     failing, enough = 0, len(order)
     while enough - failing > 1:
         middle = (failing + enough) // 2
-        if with_kept(_names(order[:middle], blocks)).keeps(limits):
+        if with_kept(_names(order[:middle], blocks)).within(limits):
             enough = middle
         else:
             failing = middle
@@ -85,7 +91,7 @@ def search(
     for done, name in enumerate(suspects):
         advance("looking for what need not stay in float", done, len(suspects))
         without = with_kept(kept - {name})
-        if without.keeps(limits):
+        if without.within(limits):
             kept.remove(name)
         else:
             block = _block(name)

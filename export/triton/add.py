@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 from export.checkpoint import Checkpoint, read_json
 from export.triton.weights import PRECISIONS, Writer, write_weights
-from idetex_edge.bundle import Bundle, add_files, file_facts
+from idetex_edge.bundle import Bundle, add_files, part_of
 from idetex_edge.errors import ExportError, OutputError
 from idetex_edge.triton.contents import (
     CONTENTS,
@@ -54,19 +54,30 @@ def add_triton(
         raise ExportError(f"{kernels} holds no kernels; make them with python -m kernels build")
     total = checkpoint.vision.layers + checkpoint.text.layers + 1
     path = bundle.file(WEIGHTS)
-    part = path.with_name(f".{path.name}.part")
+    part = part_of(path)
     try:
         with part.open("wb") as file:
             writer = Writer(file)
             for done, layer in enumerate(write_weights(checkpoint, precision, writer), 1):
                 advance(layer, done, total)
-        part.replace(path)
+        contents = _contents(checkpoint, cache, writer, images)
+        files: dict[str, bytes | Path] = {facts.file: data for facts, data in images.values()}
+        files[CONTENTS] = json.dumps(asdict(contents)).encode()
+        return add_files(bundle, files | {WEIGHTS: part})
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error}; make room for it") from None
     finally:
         part.unlink(missing_ok=True)
+
+
+def _contents(
+    checkpoint: Checkpoint,
+    cache: str,
+    writer: Writer,
+    images: Mapping[str, tuple[KernelsFacts, bytes]],
+) -> Contents:
     plain = "visual.blocks.0.mlp.fc1.weight" in checkpoint.weights
-    contents = Contents(
+    return Contents(
         cache=cache,
         epsilon=checkpoint.norm_epsilon,
         vision_epsilon=_VISION_EPSILON,
@@ -76,10 +87,6 @@ def add_triton(
         tensors=writer.tensors,
         kernels={arch: facts for arch, (facts, _) in images.items()},
     )
-    files = {facts.file: data for facts, data in images.values()}
-    files[CONTENTS] = json.dumps(asdict(contents)).encode()
-    listed = bundle.manifest.files | {WEIGHTS: file_facts(path)}
-    return add_files(replace(bundle, manifest=replace(bundle.manifest, files=listed)), files)
 
 
 def _kernels(folder: Path) -> tuple[KernelsFacts, bytes]:
