@@ -87,9 +87,9 @@ bits err by 0.6 % of a matrix's product, its calibrated input by up to 4 %: meas
 
 _ONNX_CPU: Final = {
     "fp32": Precision("float32", "float32", "float32", "float32", EXACT),
-    "int8": Precision("dynamic_int8", "row_int8", "float32", "float16", EIGHT),
-    "int4": Precision("dynamic_int8", "block_int4_128", "block_int8", "float16", FOUR),
-    "int4-32": Precision("dynamic_int8", "block_int4_32", "block_int8", "float16", FOUR),
+    "int8": Precision("picture_int8", "row_int8", "float32", "float16", EIGHT),
+    "int4": Precision("picture_int8", "block_int4_128", "block_int8", "float16", FOUR),
+    "int4-32": Precision("picture_int8", "block_int4_32", "block_int8", "float16", FOUR),
 }
 _ONNX_STANDARD: Final = {
     "fp32": Precision("float32", "float32", "float32", "float32", EXACT),

@@ -173,7 +173,11 @@ def test_qwen2_vl_has_no_windows_and_layer_norms(tmp_path: Path) -> None:
 def test_a_whole_assessment_is_that_of_the_onnx_engine(
     gpu_bundle: Bundle, engine: TritonEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("idetex_edge.engines.triton.cuda_driver", lambda _: engine_api(engine))
+
+    def driver(_: str) -> HostGpu:
+        return engine_api(engine)
+
+    monkeypatch.setattr("idetex_edge.engines.triton.cuda_driver", driver)
     picture = Image.fromarray(data.coffee()[:120, :120])
     mine, theirs = (Assessor(gpu_bundle.path, engine=name) for name in ("triton", "onnx"))
     assert mine.engine == "triton"

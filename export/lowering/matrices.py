@@ -128,6 +128,16 @@ def _row_int8(emit: Emitter, m: Matrix) -> ir.Value:
     return _add(emit, emit.one("Mul", product, largest), m.bias)
 
 
+_BEHIND_NORMS: Final = (".qkv", ".gate_proj", ".up_proj", ".fc1")
+"""Matrices that read a block's norm, whose rows are all of one size."""
+
+
+def _picture_int8(emit: Emitter, m: Matrix) -> ir.Value:
+    """One scale for all patches of a picture where they are alike, else one for each."""
+    alike = any(part in m.name for part in _BEHIND_NORMS)
+    return (_dynamic_int8 if alike else _row_int8)(emit, m)
+
+
 def _block_bits(bits: int, block: int, accuracy: int) -> Form:
     """W in 4 or 8 bits with a scale for every `block` of a row; x rounded alike at accuracy 4.
 
@@ -296,6 +306,7 @@ FORMS: Final[Mapping[str, Form]] = {
     "float16": _float16,
     "dynamic_int8": _dynamic_int8,
     "row_int8": _row_int8,
+    "picture_int8": _picture_int8,
     "block_int8": _block_bits(8, 64, 4),
     "block_int4_128": _block_bits(4, 128, 4),
     "block_int4_32": _block_bits(4, 32, 4),
