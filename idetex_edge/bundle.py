@@ -186,9 +186,9 @@ def add_files(bundle: Bundle, contents: Mapping[str, bytes | Path]) -> Bundle:
     manifest lists them last. Graphs, tokenizer and embedding are not replaced so.
     """
     manifest, folder = bundle.manifest, bundle.path
+    parts: dict[str, Path] = {}
     try:
         on_disk = load_manifest(folder)
-        parts: dict[str, Path] = {}
         for name, data in contents.items():
             parts[name] = data if isinstance(data, Path) else part_of(bundle.file(name))
             if not isinstance(data, Path):
@@ -201,6 +201,9 @@ def add_files(bundle: Bundle, contents: Mapping[str, bytes | Path]) -> Bundle:
         _write_manifest(folder, dataclasses.replace(manifest, files=manifest.files | added))
     except OSError as error:
         raise OutputError(f"cannot write into {folder}: {error}; make it writable") from None
+    finally:
+        for part in (*parts.values(), part_of(folder / MANIFEST)):
+            part.unlink(missing_ok=True)
     return open_bundle(folder)
 
 
