@@ -188,9 +188,9 @@ def add_files(bundle: Bundle, contents: Mapping[str, bytes | Path]) -> Bundle:
     manifest lists them last. Graphs, tokenizer and embedding are not replaced so.
     """
     manifest, folder = bundle.manifest, bundle.path
+    parts: dict[str, Path] = {}
     try:
         on_disk = load_manifest(folder)
-        parts: dict[str, Path] = {}
         for name, data in contents.items():
             parts[name] = data if isinstance(data, Path) else part_of(bundle.file(name))
             if not isinstance(data, Path):
@@ -203,6 +203,9 @@ def add_files(bundle: Bundle, contents: Mapping[str, bytes | Path]) -> Bundle:
         _write_manifest(folder, dataclasses.replace(manifest, files=manifest.files | added))
     except OSError as error:
         raise OutputError(f"cannot write into {folder}: {error}; make it writable") from None
+    finally:
+        for part in (*parts.values(), part_of(folder / MANIFEST)):
+            part.unlink(missing_ok=True)
     return open_bundle(folder)
 
 
@@ -241,10 +244,11 @@ def file_facts(path: Path) -> FileFacts:
 
 
 def _without(manifest: Manifest, names: set[str]) -> Manifest:
-    """Give the manifest of a bundle that lacks some files, and the engines that they are."""
+    """Give the manifest of a bundle that lacks some files, and what they are to it."""
     files = {name: facts for name, facts in manifest.files.items() if name not in names}
     engines = {name: file for name, file in manifest.engines.items() if file not in names}
-    return dataclasses.replace(manifest, files=files, engines=engines)
+    drafts = "" if manifest.drafts in names else manifest.drafts
+    return dataclasses.replace(manifest, files=files, engines=engines, drafts=drafts)
 
 
 def _write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -14,7 +14,7 @@ SHARED_LIMITS: Final[Mapping[str, int]] = {
     "sm_87": 166_912,  # Jetson Orin
     "sm_89": 101_376,  # RTX 40, L4
     "sm_90": 232_448,  # H100
-    "sm_110": 232_448,  # Jetson Thor; the assembler of Triton 3.6 does not know it
+    "sm_110": 232_448,  # Jetson Thor; needs Triton 3.7, whose assembler is the first to know it
     "sm_120": 101_376,  # RTX 50
 }
 """Most shared memory of one program, bytes."""

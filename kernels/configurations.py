@@ -43,7 +43,7 @@ MODELS: Final[Mapping[str, Shape]] = {
 WEIGHTS: Final[Mapping[str, tuple[str, ...]]] = {
     "fp16": ("float",),
     "int8": ("float", "int8", "integer"),
-    "int4": ("float", "int8", "int4"),
+    "int4": ("float", "int8", "integer", "int4"),
 }
 """Number formats of matrices (see `kernels.linear`) by a bundle's precision."""
 
@@ -90,7 +90,8 @@ def _attention(shape: Shape) -> Iterable[Variant]:
 
 def _norms(shape: Shape) -> Iterable[Variant]:
     yield quantize.variant()
-    yield norm.variant("rms", "fp16", shape.hidden)
+    for output in ("fp16", "int8"):
+        yield norm.variant("rms", output, shape.hidden)
     for kind in ("rms", "layer"):
         for output in ("fp16", "int8"):
             yield norm.variant(kind, output, shape.vision_hidden)

@@ -390,6 +390,8 @@ def _linear(run: Launch) -> None:
     groups = (inputs // linear.GRAIN,) if form == "int4" else ()
     scale = torch.ones(1) if form == "float" else run.tensor("scale", wide, *groups)
     x, bias = run.tensor("x", rows, inputs), run.tensor("bias", wide)
+    if form == "integer":
+        x = x.double() * run.tensor("x_scale", rows).double()[:, None]
     residual = run.tensor("residual", rows, outputs) if run.constant("RESIDUAL") else None
     found = linear.reference(x, linear.widened(form, weight, scale), bias, epilogue, residual)
     run.array("output", rows, outputs)[:] = found.numpy()
@@ -404,9 +406,19 @@ def _norm(run: Launch) -> None:
         run.tensor("weight", size),
         run.tensor("bias", size),
     )
-    run.array("output", rows, size)[:] = norm.reference(
-        kind, x, weight, bias, run["epsilon"]
-    ).numpy()
+    _write(run, "output", norm.reference(kind, x, weight, bias, run["epsilon"]))
+
+
+def _write(run: Launch, name: str, rows: torch.Tensor) -> None:
+    """Write rows in an argument's type, INT8 with their scales."""
+    if run.variant.types[name] == "*i8":
+        rows, scales = append.quantized(rows)
+        run.array("scale", len(rows))[:] = scales.numpy()
+    run.array(name, *rows.shape)[:] = rows.numpy()
+
+
+def _quantize(run: Launch) -> None:
+    _write(run, "output", run.tensor("x", run.grid[0], run["size"]))
 
 
 def _merge_patches(run: Launch) -> None:
@@ -419,7 +431,7 @@ def _merge_patches(run: Launch) -> None:
         kind, run.tensor("x", tokens * unit, size), order, run.tensor("weight", size),
         run.tensor("bias", size), run["epsilon"],
     )  # fmt: skip
-    run.array("rows", tokens, unit * size)[:] = found.numpy()
+    _write(run, "rows", found)
 
 
 _RUN: Mapping[str, Callable[[Launch], None]] = {
@@ -429,5 +441,6 @@ _RUN: Mapping[str, Callable[[Launch], None]] = {
     "prefill_attention": _prefill_attention,
     "linear": _linear,
     "norm": _norm,
+    "quantize": _quantize,
     "merge_patches": _merge_patches,
 }

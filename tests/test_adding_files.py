@@ -78,3 +78,4 @@ def test_nothing_is_let_go_of_before_all_is_written(folder: Path) -> None:
         add_files(bundle, {"vision.engine": b"newer", "long.bin": part_of(folder / "long.bin")})
     assert open_bundle(folder).manifest == bundle.manifest
     assert bundle.file("vision.engine").read_bytes() == b"older"
+    assert {path.name for path in folder.iterdir()} == {*bundle.manifest.files, "manifest.json"}

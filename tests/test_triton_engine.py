@@ -155,6 +155,24 @@ def test_answers_are_those_of_the_onnx_engine(
         assert all(same)
     assert any("shared" in name for name in gpu.launches)
     assert gpu.replays
+    # INT8 matrices multiply INT8 in vision and prefill, and are widened in decoding alone.
+    products = {name.split(".")[2] for name in gpu.launches if name.startswith("linear")}
+    assert ("integer" in products) == (precision != "fp16")
+    assert not any("int8" in name and name.endswith("many") for name in gpu.launches)
+
+
+def test_where_an_int8_prompt_is_cut_changes_nothing(
+    tiny_checkpoint: Path, tiny_bundle_path: Path, tmp_path: Path
+) -> None:
+    """Each row is rounded by itself, whatever it is prefilled with."""
+    bundle = with_gpu_part(tiny_checkpoint, tiny_bundle_path, tmp_path, "int8", "int8")
+    engine = TritonEngine(bundle, HostGpu(variants_of(bundle.path, "int8")))
+    embeddings = engine.embed(list(range(40, 70)))
+    whole = engine.start(64)
+    right = engine.extend(whole, embeddings, positions(0, 30))
+    cut = engine.start(64)
+    engine.extend(cut, embeddings[:25], positions(0, 25))
+    assert_close(engine.extend(cut, embeddings[25:], positions(25, 5)), right, 1e-3)
 
 
 def test_qwen2_vl_has_no_windows_and_layer_norms(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """The `triton` engine: kernels compiled ahead of time, on the CUDA driver alone.
 
 It runs any bundle that has a part for GPUs (`idetex_edge.triton.contents`). Matrices and attention
-compute in FP16 with FP32 sums, the residual stream and norms in FP32. Decoding repeats captured
+compute in FP16 with FP32 sums, the residual stream and norms in FP32. INT8 matrices multiply INT8
+rows, each rounded by itself, in vision and prefill; decoding widens them. It repeats captured
 graphs. A fork shares its prefix's keys and values, it never copies them.
 """
 

@@ -16,7 +16,7 @@ from idetex_edge.positions import mrope_rotary
 from idetex_edge.triton.chunks import SLOTS as SLOTS_OF_CHUNK
 from idetex_edge.triton.chunks import Chunks, chunks_of
 from idetex_edge.triton.contents import Contents
-from idetex_edge.triton.layers import FLOATS, FULL, HALF, Layers
+from idetex_edge.triton.layers import FLOATS, FULL, HALF, Layers, Rounded
 from idetex_edge.triton.memory import Buffers
 from idetex_edge.triton.slots import Chain, Slots
 from idetex_edge.triton.vision import LOG2_E, QUERIES
@@ -140,6 +140,8 @@ class Language:
             "query": PIECE * queries * HALF,
             "mixed": PIECE * queries * HALF,
             "inner": PIECE * wide * HALF,
+            "levels": PIECE * max(facts.hidden, queries, wide),
+            "steps": PIECE * FULL,
             "partial": PARTS * queries * FULL,
             "weight": PARTS * facts.heads * FULL,
             "logits": ROWS * facts.vocab * FULL,
@@ -214,10 +216,12 @@ class Language:
                 *(facts.heads, self._group, self.slots.count, facts.head_dim**-0.5 * LOG2_E),
             )
 
+        # However few tokens a piece has: where a prompt is cut must not change what it says.
+        spare = Rounded(b["levels"], b["steps"])
         for layer in range(facts.layers):
-            self._before(layer, count, b["positions"], b["slots"])
+            self._before(layer, count, b["positions"], b["slots"], spare)
             attention(layer)
-            self._after(layer, count)
+            self._after(layer, count, spare)
 
     def _fill(
         self,
@@ -277,12 +281,18 @@ class Language:
         key_scales, value_scales = (c[f"{kind}.scales"] for kind in kinds)
         return keys, values, key_scales, value_scales
 
-    def _before(self, layer: int, rows: int, positions: int, slots: int) -> None:
-        """Norm, projection, M-RoPE and the write into the cache."""
+    def _before(
+        self, layer: int, rows: int, positions: int, slots: int, spare: Rounded | None = None
+    ) -> None:
+        """Norm, projection, M-RoPE and the write into the cache.
+
+        spare: for what INT8 matrices multiply in INT8; None widens them, as suits few rows.
+        """
         b, facts, layers = self._buffers, self._facts, self._layers
         name = f"text.layers.{layer}"
-        layers.norm(f"{name}.norm1", b["x"], b["stream"], rows, "rms", self._contents.epsilon)
-        layers.linear(f"{name}.qkv", b["qkv"], b["x"], rows, "plain")
+        x = layers.entry(f"{name}.qkv", b["x"], spare) if spare else b["x"]
+        layers.norm(f"{name}.norm1", x, b["stream"], rows, "rms", self._contents.epsilon)
+        layers.linear(f"{name}.qkv", b["qkv"], x, rows, "plain")
         time, height, _ = facts.mrope_section
         layers.kernels[f"append.{FLOATS}.{self._contents.cache}.{facts.head_dim}"](
             (rows, facts.heads + 2 * facts.kv_heads),
@@ -290,14 +300,19 @@ class Language:
             *(rows, facts.heads, facts.kv_heads, self.slots.count, time, height),
         )
 
-    def _after(self, layer: int, rows: int) -> None:
-        """Output projection and MLP, both onto the residual stream."""
+    def _after(self, layer: int, rows: int, spare: Rounded | None = None) -> None:
+        """Output projection and MLP, both onto the residual stream; spare as for `_before`."""
         b, layers, name = self._buffers, self._layers, f"text.layers.{layer}"
         stream = b["stream"]
-        layers.linear(f"{name}.out", stream, b["mixed"], rows, "residual", stream)
-        layers.norm(f"{name}.norm2", b["x"], stream, rows, "rms", self._contents.epsilon)
-        layers.linear(f"{name}.gate_up", b["inner"], b["x"], rows, "gated")
-        layers.linear(f"{name}.down", stream, b["inner"], rows, "residual", stream)
+
+        def entered(part: str, x: int) -> int | Rounded:
+            return layers.entered(f"{name}.{part}", x, rows, spare) if spare else x
+
+        layers.linear(f"{name}.out", stream, entered("out", b["mixed"]), rows, "residual", stream)
+        x = layers.entry(f"{name}.gate_up", b["x"], spare) if spare else b["x"]
+        layers.norm(f"{name}.norm2", x, stream, rows, "rms", self._contents.epsilon)
+        layers.linear(f"{name}.gate_up", b["inner"], x, rows, "gated")
+        layers.linear(f"{name}.down", stream, entered("down", b["inner"]), rows, "residual", stream)
 
     def _head(self, stream: int, rows: int) -> None:
         b, layers = self._buffers, self._layers

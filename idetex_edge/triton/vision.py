@@ -12,7 +12,7 @@ from idetex_edge.cuda.driver import Device
 from idetex_edge.positions import VisionWindows, vision_rotary, vision_windows
 from idetex_edge.preprocess import PatchedImage
 from idetex_edge.triton.contents import Contents
-from idetex_edge.triton.layers import FLOATS, FULL, HALF, Layers
+from idetex_edge.triton.layers import FLOATS, FULL, HALF, Layers, Rounded
 from idetex_edge.triton.memory import Buffers
 from idetex_edge.triton.slots import GRAIN
 
@@ -91,6 +91,8 @@ class Vision:
                 "qkv": 3 * half,
                 **dict.fromkeys(("query", "keys", "values", "mixed"), half),
                 "inner": capacity * wide * HALF,
+                "levels": capacity * max(self._inputs, facts.hidden, wide),
+                "steps": capacity * FULL,
                 "between": half,
                 "features": tokens * self._features * FULL,
                 **dict.fromkeys(("cos", "sin"), capacity * facts.head_dim // 2 * FULL),
@@ -145,15 +147,21 @@ class Vision:
         return places[0], len(blocks), places[1]
 
     def _embed(self, count: int) -> None:
-        b = self._buffers
-        self._layers.linear("vision.embed", b["stream"], b["patches"], count, "full")
+        b, layers = self._buffers, self._layers
+        x = layers.entered("vision.embed", b["patches"], count, self._spare)
+        layers.linear("vision.embed", b["stream"], x, count, "full")
+
+    @property
+    def _spare(self) -> Rounded:
+        return Rounded(self._buffers["levels"], self._buffers["steps"])
 
     def _block(self, name: str, count: int, blocks: int, block_count: int, runs: int) -> None:
         b, layers, facts, contents = self._buffers, self._layers, self._facts, self._contents
         norm = (contents.norm, contents.vision_epsilon)
         heads, size = facts.heads, facts.head_dim
-        layers.norm(f"{name}.norm1", b["x"], b["stream"], count, *norm)
-        layers.linear(f"{name}.qkv", b["qkv"], b["x"], count, "plain")
+        x = layers.entry(f"{name}.qkv", b["x"], self._spare)
+        layers.norm(f"{name}.norm1", x, b["stream"], count, *norm)
+        layers.linear(f"{name}.qkv", b["qkv"], x, count, "plain")
         # Keys and values stay in the activations' type, so their scales are not read.
         caches = (b["keys"], b["values"], b["cos"], b["cos"])
         layers.kernels[f"append.{FLOATS}.float.{size}"](
@@ -167,26 +175,33 @@ class Vision:
             *(heads, 1, self._capacity, size**-0.5 * LOG2_E),
         )
         stream = b["stream"]
-        layers.linear(f"{name}.proj", stream, b["mixed"], count, "residual", stream)
-        layers.norm(f"{name}.norm2", b["x"], stream, count, *norm)
+        mixed = layers.entered(f"{name}.proj", b["mixed"], count, self._spare)
+        layers.linear(f"{name}.proj", stream, mixed, count, "residual", stream)
         inner, outer, epilogue = "gate_up", "down", "gated"
         if contents.vision_activation:
             inner, outer, epilogue = "fc1", "fc2", contents.vision_activation
-        layers.linear(f"{name}.{inner}", b["inner"], b["x"], count, epilogue)
-        layers.linear(f"{name}.{outer}", stream, b["inner"], count, "residual", stream)
+        x = layers.entry(f"{name}.{inner}", b["x"], self._spare)
+        layers.norm(f"{name}.norm2", x, stream, count, *norm)
+        layers.linear(f"{name}.{inner}", b["inner"], x, count, epilogue)
+        between = layers.entered(f"{name}.{outer}", b["inner"], count, self._spare)
+        layers.linear(f"{name}.{outer}", stream, between, count, "residual", stream)
 
     def _project(self, tokens: int) -> Floats:
         b, layers, facts, contents = self._buffers, self._layers, self._facts, self._contents
         unit, block = facts.merge**2, max(64, 1 << (facts.hidden - 1).bit_length())
         weight, bias = (layers.weights[f"vision.norm.{part}"] for part in ("weight", "bias"))
-        rows, spare = b["x"], b["between"]
-        layers.kernels[f"merge_patches.{contents.norm}.{FLOATS}.{unit}x{block}"](
+        x = layers.entry("vision.merge1", b["x"], self._spare)
+        whole = isinstance(x, Rounded)
+        rows, steps = (x.levels, x.steps) if whole else (x, b["between"])
+        output = "int8" if whole else FLOATS
+        layers.kernels[f"merge_patches.{contents.norm}.{output}.{unit}x{block}"](
             (tokens, 1),
-            *(rows, spare, b["stream"], b["order"], weight, bias),
+            *(rows, steps, b["stream"], b["order"], weight, bias),
             *(facts.hidden, contents.vision_epsilon),
         )
-        layers.linear("vision.merge1", b["between"], rows, tokens, "gelu")
-        layers.linear("vision.merge2", b["features"], b["between"], tokens, "full")
+        layers.linear("vision.merge1", b["between"], x, tokens, "gelu")
+        between = layers.entered("vision.merge2", b["between"], tokens, self._spare)
+        layers.linear("vision.merge2", b["features"], between, tokens, "full")
         features = np.empty((tokens, self._features), np.float32)
         self._device.download(features, b["features"])
         self._device.synchronize()
