@@ -6,6 +6,7 @@ values never move: past and present are bound to the same buffer.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence as List
 from functools import cached_property
 from typing import Any, Final
@@ -25,8 +26,9 @@ from idetex_edge.positions import mrope_rotary
 from idetex_edge.preprocess import PatchedImage
 
 _WORTH_WAKING: Final = 20_000_000
-"""Products of one token in a decoder (about; a third to a quarter of its weights) from which a
-second thread is worth waking: below, a step takes less time than its threads need to meet."""
+"""Products in one run of a decoder (about; a third to a quarter of its weights for each token) from
+which a second thread is worth waking: below, a run takes less time than its threads need to meet.
+"""
 
 TARGETS: Final = ("onnx-cpu", "onnx-standard")
 """The export targets that this engine runs."""
@@ -61,10 +63,25 @@ class OnnxEngine:
         return self._session("vision", self._threads)
 
     @cached_property
-    def _decoder(self) -> ort.InferenceSession:
+    def _prefiller(self) -> ort.InferenceSession:
+        return self._session("decoder", self._threads)
+
+    @cached_property
+    def _stepper(self) -> ort.InferenceSession:
+        return self._session("decoder", 1)
+
+    def _decoder(self, tokens: int) -> ort.InferenceSession:
+        """The session in which to run so many tokens."""
         facts = self._text
-        weights = facts.layers * facts.hidden * (facts.intermediate + facts.hidden)
-        return self._session("decoder", 1 if weights < _WORTH_WAKING else self._threads)
+        products = tokens * facts.layers * facts.hidden * (facts.intermediate + facts.hidden)
+        alone = self._threads == 1 or products < _WORTH_WAKING
+        return self._stepper if alone else self._prefiller
+
+    @cached_property
+    def lanes(self) -> int:
+        """See `ParallelEngine.lanes`: all threads, where one step is not worth two of them."""
+        threads = self._threads or os.cpu_count() or 1
+        return threads if self._decoder(1) is self._stepper else 1
 
     def _session(self, graph: str, threads: int | None) -> ort.InferenceSession:
         options = ort.SessionOptions()
@@ -111,7 +128,7 @@ class OnnxEngine:
             )
         self._check_room(mine.length + count)
         mine.cache.reserve(mine.length + count)
-        step = DecoderStep(self._decoder, self._text, mine.cache, mine.row, 1, count)
+        step = DecoderStep(self._decoder(count), self._text, mine.cache, mine.row, 1, count)
         step.embeddings[0] = embeddings
         step.cos[:count], step.sin[:count] = self._rotary(positions)
         logits = step.run([mine.length])[0]
@@ -122,7 +139,7 @@ class OnnxEngine:
     @cached_property
     def drafts(self) -> bool:
         """See `DraftingEngine.drafts`."""
-        return "logit_tokens" in {value.name for value in self._decoder.get_inputs()}
+        return "logit_tokens" in {value.name for value in self._decoder(1).get_inputs()}
 
     def follow(self, sequence: Sequence, token_ids: Ids) -> Floats:
         """See `DraftingEngine.follow`."""
@@ -132,7 +149,8 @@ class OnnxEngine:
             raise RequestError("only a prompt that was put to a graph of several logits goes on so")
         self._check_room(mine.length + count)
         mine.cache.reserve(mine.length + count)
-        step = DecoderStep(self._decoder, self._text, mine.cache, mine.row, 1, count, count)
+        decoder = self._decoder(count)
+        step = DecoderStep(decoder, self._text, mine.cache, mine.row, 1, count, count)
         step.embeddings[0] = embeddings
         positions = np.arange(mine.next_position, mine.next_position + count)
         step.cos[:count], step.sin[:count] = self._rotary_of_text(positions)
@@ -157,7 +175,10 @@ class OnnxEngine:
             raise RequestError(f"cannot fork into {count} sequences; ask for 1 or more")
         slots = max(capacity, mine.length)
         self._check_room(slots)
-        return [*mine.forks(self._room(count, slots))]
+        # A cache that one thread makes grow must not be another's.
+        rows = 1 if self.lanes > 1 else count
+        caches = [self._room(rows, slots) for _ in range(count // rows)]
+        return [fork for cache in caches for fork in mine.forks(cache)]
 
     def decode(self, sequences: List[Sequence], token_ids: Ids) -> Floats:
         """See `Engine.decode`."""
@@ -176,7 +197,8 @@ class OnnxEngine:
         cache.reserve(max(lengths) + 1)
         key = (first, len(mine))
         if key not in cache.steps:
-            cache.steps[key] = DecoderStep(self._decoder, self._text, cache, *key, tokens=1)
+            decoder = self._decoder(len(mine))
+            cache.steps[key] = DecoderStep(decoder, self._text, cache, *key, tokens=1)
         step = cache.steps[key]
         # The order of rows in the cache may not be the caller's.
         order = np.argsort([s.row for s in mine])
@@ -231,10 +253,11 @@ class OnnxEngine:
     def _rotary_of_text(self, positions: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
         """Angles where all three axes agree, from a table that grows as it is needed."""
         needed = int(positions.max()) + 1
-        if needed > len(self._text_rotary[0]):
-            table = np.arange(max(needed, 2 * len(self._text_rotary[0])))
-            self._text_rotary = self._rotary(np.broadcast_to(table, (3, len(table))))
+        # Another thread may put a shorter table there meanwhile.
         cos, sin = self._text_rotary
+        if needed > len(cos):
+            table = np.arange(max(needed, 2 * len(cos)))
+            cos, sin = self._text_rotary = self._rotary(np.broadcast_to(table, (3, len(table))))
         return cos[positions], sin[positions]
 
 

@@ -37,7 +37,7 @@ class Sequence(Protocol):
 
 
 class Engine(Protocol):
-    """Runs one bundle. Not for use from several threads at once.
+    """Runs one bundle. Not for use from several threads at once, but see `ParallelEngine`.
 
     Raises RequestError where arguments do not fit the model (a token outside the vocabulary, more
     tokens than its context) and EngineError where the hardware or runtime fails.
@@ -100,6 +100,16 @@ class DraftingEngine(Engine, Protocol):
 
     def forget(self, sequence: Sequence, count: int) -> None:
         """Take back the last `count` text tokens."""
+        ...
+
+
+@runtime_checkable
+class ParallelEngine(Engine, Protocol):
+    """An engine that several threads may use at once to continue different sequences."""
+
+    @property
+    def lanes(self) -> int:
+        """How many threads are worth it. With 2 or more, forks of a sequence share no memory."""
         ...
 
 

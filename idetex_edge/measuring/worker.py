@@ -73,7 +73,7 @@ class Ours:
             for prompt, request in pairs
             if request.limit
         ]
-        finish(self._asker.engine, replies)
+        finish(self._asker.engine, replies, self._asker.drafter)
         ended = time.perf_counter()
         figures = {
             "vision": 1000 * (encoded - started),
