@@ -6,6 +6,7 @@ import gc
 import multiprocessing
 import os
 import shutil
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -177,11 +178,18 @@ def test_a_machine_that_does_not_do(bundle: Bundle, gpu: HostGpu, says: str) -> 
         TensorrtEngine(bundle, FakeTensorrt(gpu), gpu).start(8)
 
 
-def test_here_it_says_what_is_missing(bundle: Bundle, tiny_bundle: Bundle) -> None:
-    with pytest.raises(EngineError, match="no tensorrt 1"):
+def test_it_says_in_one_line_what_is_missing(
+    bundle: Bundle, tiny_bundle: Bundle, gpu: HostGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(EngineError, match="this machine has no tensorrt 1"):
+        TensorrtEngine(bundle, api=gpu)
+    with pytest.raises(EngineError, match="this one is for onnx-cpu; export it for tensorrt-rtx"):
+        TensorrtEngine(tiny_bundle, api=gpu)
+    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", None)
+    with pytest.raises(EngineError, match="the tensorrt engine needs cuda-bindings") as raised:
         Assessor(bundle.path, engine="tensorrt")
-    with pytest.raises(BundleError, match="needs no engines"):
-        Assessor(tiny_bundle.path, engine="tensorrt")
+    assert "\n" not in str(raised.value)
 
 
 def test_engines_are_built_once(bundle: Bundle, gpu: HostGpu, store: EngineStore) -> None:

@@ -20,8 +20,7 @@ from typing import Final
 from benchmarks.peers.catalogue import ENVIRONMENTS, ROOT
 
 _PACKAGES: Final[Mapping[str, tuple[str, ...]]] = {
-    # The exporter wants transformers before 5. No torchvision: it is not needed, and that of the
-    # index does not load beside torch for the CPU.
+    # The exporter wants transformers before 5.
     "openvino": (
         "openvino-genai==2026.4.*",
         "optimum-intel[nncf]==2.2.*",
@@ -39,6 +38,12 @@ def environment(name: str) -> Path:
     pip = str(folder / "bin" / "pip")
     _run(pip, "install", "--quiet", "--editable", str(ROOT), *_PACKAGES[name])
     return folder
+
+
+def openvino() -> None:
+    """Install OpenVINO GenAI; the exporter brings a torchvision that does not load."""
+    pip = str(environment("openvino") / "bin" / "pip")
+    _run(pip, "uninstall", "--quiet", "--yes", "torchvision")
 
 
 def llama() -> None:
@@ -62,7 +67,7 @@ def llama() -> None:
 
 
 _INSTALLERS: Final[Mapping[str, Callable[[], object]]] = {
-    "openvino": lambda: environment("openvino"),
+    "openvino": openvino,
     "llama.cpp": llama,
 }
 

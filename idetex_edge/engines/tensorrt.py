@@ -17,14 +17,14 @@ from idetex_edge.cuda.driver import Device, cuda_driver
 from idetex_edge.engines.cache import CachedSequence, gather
 from idetex_edge.engines.embedding import EmbeddingTable
 from idetex_edge.engines.protocol import Floats, Ids, Sequence
-from idetex_edge.errors import RequestError
+from idetex_edge.errors import EngineError, RequestError
 from idetex_edge.positions import mrope_rotary
 from idetex_edge.preprocess import PatchedImage
 from idetex_edge.tensorrt.build import load_builder
-from idetex_edge.tensorrt.builders import FLAVOURS
+from idetex_edge.tensorrt.builders import BUILDERS, FLAVOURS
 from idetex_edge.tensorrt.decoder import Decoder
 from idetex_edge.tensorrt.encoder import Encoder
-from idetex_edge.tensorrt.recipe import load_recipe
+from idetex_edge.tensorrt.recipe import BUILD, load_recipe
 from idetex_edge.tensorrt.runtime import Runtime
 from idetex_edge.tensorrt.slots import DeviceCache
 from idetex_edge.tensorrt.store import EngineStore
@@ -41,14 +41,19 @@ class TensorrtEngine:
     ) -> None:
         """Read or build the engines, and plan all memory.
 
-        trt, api: stand-ins for TensorRT's module and `cuda.bindings.driver`. Raises BundleError
-        when the bundle is for another target, EngineError when there is no GPU, driver or TensorRT,
-        or an engine cannot be built or read.
+        trt, api: stand-ins for TensorRT's module and `cuda.bindings.driver`. Raises EngineError
+        when there is no GPU, driver or TensorRT, when the bundle is for another target, or when an
+        engine cannot be built or read; BundleError when one was altered.
         """
         manifest = bundle.manifest
+        self._device = Device(cuda_driver("tensorrt") if api is None else api, "tensorrt")
+        if BUILD not in manifest.files:
+            raise EngineError(
+                "the tensorrt engine runs bundles for a tensorrt target, this one is for "
+                f"{manifest.target}; export it for {', '.join(BUILDERS)}"
+            )
         recipe = load_recipe(bundle)
         trt = load_builder(recipe) if trt is None else trt
-        self._device = Device(cuda_driver("tensorrt") if api is None else api, "tensorrt")
         store = EngineStore.of_user()
         runtime = Runtime(trt, self._device, store.folder / f"{self._device.arch}.kernels")
         engines = {
