@@ -20,26 +20,22 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import torch
 import typer
-from accelerate import init_empty_weights
 from safetensors.torch import save_file
 from skimage import data
 from skimage.io import imsave
-from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
+from benchmarks.shapes import NANO, Shapes, config_of, tensors_of
 from export.bundling.graphs import Recipe
 from export.bundling.sizes import sizes_of
 from export.calibration.plan import Plan
 from export.checkpoint import describe_checkpoint
-from export.graphs.rows import Array
-from export.names import our_name
 from export.targets import find_target
 from idetex_edge.cli.script import run
 
-_NANO: Final = Path(__file__).parents[1] / "checkpoints" / "nano"
 _CONVERT: Final = """
 import sys
 from pathlib import Path
@@ -58,27 +54,6 @@ _BRANCH_ENDS: Final = ("o_proj.weight", "attn.proj.weight", "down_proj.weight", 
 that all branches together weigh as much as one, and a layer's error stays the part that it is."""
 
 _SHARD: Final = 400_000_000
-_VISION: Final = {"depth": 32, "embed_dim": 1280, "num_heads": 16, "mlp_ratio": 4, "patch_size": 14}
-_TEXT: Final[dict[str, dict[str, Any]]] = {
-    "2B": {
-        "hidden_size": 1536,
-        "intermediate_size": 8960,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 12,
-        "num_key_value_heads": 2,
-        "vocab_size": 151_936,
-        "max_position_embeddings": 4096,
-    },
-    "7B": {
-        "hidden_size": 3584,
-        "intermediate_size": 18944,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 28,
-        "num_key_value_heads": 4,
-        "vocab_size": 152_064,
-        "max_position_embeddings": 4096,
-    },
-}
 
 
 def big_checkpoint(
@@ -105,47 +80,22 @@ def big_checkpoint(
             f"{size / 1e9:.2f} GB, scored a picture with {ran / 1e9:.2f} GB; "
             + ", ".join(f"{key} {proof[key]:.4f}" for key in figures)
         )
-        for shape in _TEXT:
+        for shape in ("2B", "7B"):
             typer.echo(f"  estimate for {shape}: {_estimate(shape, name, checkpoint)}")
     if not keep:
         shutil.rmtree(work)
 
 
-def _config(shape: str) -> Qwen2VLConfig:
-    own = json.loads((_NANO / "config.json").read_text())
-    tokens = {name: own[name] for name in own if name.endswith("_token_id")}
-    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}
-    text = _TEXT[shape]
-    return Qwen2VLConfig(
-        text_config={
-            **text,
-            "rope_parameters": rope,
-            "bos_token_id": None,
-            "eos_token_id": own["text_config"]["eos_token_id"],
-        },
-        vision_config={**_VISION, "hidden_size": text["hidden_size"]},
-        tie_word_embeddings=shape == "2B",
-        **tokens,
-    )
-
-
-def _shapes(shape: str) -> dict[str, Sequence[int]]:
-    with init_empty_weights(include_buffers=False):
-        model = Qwen2VLForConditionalGeneration(_config(shape))
-    names = {name: list(value.shape) for name, value in model.named_parameters()}
-    return {name: size for name, size in names.items() if shape != "2B" or name != "lm_head.weight"}
-
-
 def _make(shape: str, folder: Path) -> None:
     """Write a checkpoint shard by shard."""
     folder.mkdir()
-    _config(shape).save_pretrained(folder)
+    config_of(shape).save_pretrained(folder)
     for file in ("tokenizer.json", "preprocessor_config.json", "prompts.json"):
-        shutil.copyfile(_NANO / file, folder / file)
+        shutil.copyfile(NANO / file, folder / file)
     chance = torch.Generator().manual_seed(0)
     index: dict[str, str] = {}
     shard: dict[str, torch.Tensor] = {}
-    shapes = _shapes(shape)
+    shapes = tensors_of(shape)
     for name, size in shapes.items():
         middle = 1.0 if len(size) == 1 and "norm" in name else 0.0
         values = torch.randn(size, generator=chance) * _spread(name, shape)
@@ -161,30 +111,15 @@ def _make(shape: str, folder: Path) -> None:
 
 def _spread(name: str, shape: str) -> float:
     """Give the standard deviation of a tensor's weights."""
-    depth = _VISION["depth"] if ".visual." in name else _TEXT[shape]["num_hidden_layers"]
+    config = config_of(shape)
+    visual = ".visual." in name
+    depth = config.vision_config.depth if visual else config.text_config.num_hidden_layers
     return 0.02 / (2 * depth) ** 0.5 if name.endswith(_BRANCH_ENDS) else 0.02
-
-
-class _Shapes:
-    """A checkpoint's tensors as shapes alone: enough to tell sizes."""
-
-    def __init__(self, shape: str) -> None:
-        self.identity = shape
-        self._sizes = {our_name(name): tuple(size) for name, size in _shapes(shape).items()}
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._sizes
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self._sizes[name]
-
-    def read(self, name: str) -> Array:
-        raise NotImplementedError("shapes alone hold no numbers")
 
 
 def _estimate(shape: str, precision: str, checkpoint: Path) -> str:
     target, form = find_target("onnx-cpu", precision)
-    described = describe_checkpoint(checkpoint, _config(shape), _Shapes(shape))
+    described = describe_checkpoint(checkpoint, config_of(shape), Shapes(shape))
     sizes = sizes_of(Recipe(described, target, form, Plan()))
     return f"{sizes.total / 1e9:.2f} GB on disk, {sizes.memory / 1e9:.1f} GB of memory"
 

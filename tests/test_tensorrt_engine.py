@@ -49,7 +49,7 @@ def bundle(
 
 @pytest.fixture(autouse=True)
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EngineStore:
-    monkeypatch.setenv("IDETEX_EDGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("IDETEX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("idetex_edge.tensorrt.store.build_engine", fake_build)
     return EngineStore.of_user()
 
@@ -296,5 +296,5 @@ def test_the_longest_unused_go_when_there_is_no_room(tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="set IDETEX_EDGE_CACHE"):
+    with pytest.raises(OutputError, match="set IDETEX_CACHE"):
         EngineStore(tmp_path / "file" / "store").get("key", lambda: b"x")

@@ -26,7 +26,7 @@ from idetex_edge.tensorrt.recipe import BuildRecipe
 LIMIT: Final = 8 * 2**30
 """Bytes of engines that are kept; those longest unused go first."""
 
-_PLACE: Final = "IDETEX_EDGE_CACHE"
+_PLACE: Final = "IDETEX_CACHE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class EngineStore:
 
     @classmethod
     def of_user(cls) -> EngineStore:
-        """In the folder IDETEX_EDGE_CACHE names, else in the user's own place for caches."""
+        """In the folder IDETEX_CACHE names, else in the user's own place for caches."""
         place = os.environ.get(_PLACE)
         if place is None:
             home = Path.home()
