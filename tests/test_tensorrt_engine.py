@@ -212,7 +212,7 @@ def test_an_altered_engine_is_noticed_before_it_is_read(
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    with pytest.warns(RuntimeWarning, match="was altered since it was built"):
+    with pytest.warns(RuntimeWarning, match="was altered since it was made"):
         TensorrtEngine(bundle, trt, gpu)
     assert len(trt.builds) == 3
 
@@ -242,9 +242,17 @@ def test_kernels_that_rtx_compiled_are_kept(
     trt = FakeTensorrt(gpu, "tensorrt_rtx")
     engine = TensorrtEngine(bundle, trt, gpu)
     assert trt.taken == []
-    engine.keep_kernels()
+    del engine
+    gc.collect()
     TensorrtEngine(bundle, trt, gpu)
     assert set(trt.taken) == {b"compiled"}
+    gc.collect()
+    path = store.folder / "tensorrt_rtx-11.0.0-sm_87.engine"
+    path.write_bytes(b"altered")
+    trt.taken.clear()
+    with pytest.warns(RuntimeWarning, match="was altered since it was made"):
+        TensorrtEngine(bundle, trt, gpu)
+    assert trt.taken == []
 
 
 def build_slowly(folder: Path, log: Path) -> None:

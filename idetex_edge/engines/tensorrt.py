@@ -6,7 +6,9 @@ Keys and values stay on the device, in slots of fixed number, and are written in
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence as List
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from idetex_edge.cuda.driver import Device, cuda_driver
 from idetex_edge.engines.cache import CachedSequence, gather
 from idetex_edge.engines.embedding import EmbeddingTable
 from idetex_edge.engines.protocol import Floats, Ids, Sequence
-from idetex_edge.errors import EngineError, RequestError
+from idetex_edge.errors import EngineError, OutputError, RequestError
 from idetex_edge.positions import mrope_rotary
 from idetex_edge.preprocess import PatchedImage
 from idetex_edge.tensorrt.build import load_builder
@@ -55,7 +57,9 @@ class TensorrtEngine:
         recipe = load_recipe(bundle)
         trt = load_builder(recipe) if trt is None else trt
         store = EngineStore.of_user()
-        runtime = Runtime(trt, self._device, store.folder / f"{self._device.arch}.kernels")
+        kernels = f"{trt.__name__}-{trt.__version__}-{self._device.arch}"
+        runtime = Runtime(trt, self._device, store.find(kernels))
+        weakref.finalize(self, _keep, store, kernels, runtime)
         engines = {
             name: runtime.read(store.engine(bundle, recipe, name, trt, self._device.name), name)
             for name in recipe.engines
@@ -70,7 +74,6 @@ class TensorrtEngine:
         sizes = range(len(recipe.engines["vision"].profiles))
         seeing = [runtime.program(engines["vision"], profile, "vision") for profile in sizes]
         self._encoder = Encoder(self._device, seeing, manifest.vision, manifest.text)
-        self._runtime = runtime
 
     @property
     def name(self) -> str:
@@ -153,10 +156,6 @@ class TensorrtEngine:
             sequence.next_position += 1
         return logits
 
-    def keep_kernels(self) -> None:
-        """Write what TensorRT-RTX compiled while it ran, so that the next process need not."""
-        self._runtime.keep()
-
     def _room(self, rows: int, slots: int) -> DeviceCache:
         return DeviceCache(self._device, self._text, self._cache, rows)
 
@@ -174,6 +173,14 @@ class TensorrtEngine:
             sections=facts.mrope_section,
             theta=facts.rope_theta,
         )
+
+
+def _keep(store: EngineStore, key: str, runtime: Runtime) -> None:
+    """Leave what was compiled while running to the next process, at the engine's end."""
+    compiled = runtime.compiled()
+    if compiled is not None:
+        with suppress(OutputError):  # It is compiled again, that is all.
+            store.put(key, compiled)
 
 
 def _own(sequence: Sequence) -> CachedSequence[DeviceCache]:

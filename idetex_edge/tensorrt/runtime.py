@@ -7,7 +7,6 @@ TensorRT and TensorRT-RTX have nearly the same Python interface; how they differ
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from idetex_edge.cuda.driver import Device
@@ -57,13 +56,16 @@ class Program:
 
 
 class Runtime:
-    """Reads engines for one device. `kept` is a file for kernels that RTX compiles as it runs."""
+    """Reads engines for one device.
 
-    def __init__(self, trt: Any, device: Device, kept: Path | None) -> None:  # noqa: ANN401
+    kernels: what an earlier process's `compiled` gave, for RTX, which compiles as it runs.
+    """
+
+    def __init__(self, trt: Any, device: Device, kernels: bytes | None) -> None:  # noqa: ANN401
         self._trt, self._device = trt, device
         self._logger = trt.Logger(trt.Logger.WARNING)
         self._runtime = trt.Runtime(self._logger)
-        self._kept = kept if FLAVOURS[trt.__name__].keeps else None
+        self._kernels = kernels
         self._caches: list[Any] = []
 
     def read(self, data: bytes, what: str) -> Any:  # noqa: ANN401
@@ -78,14 +80,13 @@ class Runtime:
 
     def program(self, engine: Any, profile: int, what: str) -> Program:  # noqa: ANN401
         """A context of an engine for one profile; raises EngineError where memory does not do."""
-        if self._kept is None:
+        if not FLAVOURS[self._trt.__name__].keeps:
             context = engine.create_execution_context()
         else:
             config = engine.create_runtime_config()
             cache = config.create_runtime_cache()
-            if self._kept.is_file():
-                # What another version or GPU has left is of no use, and not taken.
-                cache.deserialize(self._kept.read_bytes())
+            if self._kernels is not None:
+                cache.deserialize(self._kernels)
             config.set_runtime_cache(cache)
             config.cuda_graph_strategy = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
             context = engine.create_execution_context(config)
@@ -97,12 +98,6 @@ class Runtime:
             )
         return Program(self._device, engine, context, profile, what)
 
-    def keep(self) -> None:
-        """Write what was compiled while running, so that the next process need not."""
-        if self._kept is None or not self._caches:
-            return
-        blob = bytes(self._caches[-1].serialize())
-        self._kept.parent.mkdir(parents=True, exist_ok=True)
-        part = self._kept.with_name(f".{self._kept.name}.part")
-        part.write_bytes(blob)
-        part.replace(self._kept)
+    def compiled(self) -> bytes | None:
+        """What was compiled while running; None where nothing is."""
+        return bytes(self._caches[-1].serialize()) if self._caches else None

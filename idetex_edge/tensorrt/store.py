@@ -11,7 +11,8 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -74,14 +75,29 @@ class EngineStore:
 
     def get(self, key: str, build: Callable[[], bytes]) -> bytes:
         """The entry of that key, built and kept where there is none; see `engine`."""
+        with self._locked(key):
+            data = self._read(key)
+            if data is None:
+                data = build()
+                self._write(key, data)
+            return data
+
+    def find(self, key: str) -> bytes | None:
+        """The entry of that key, or None; one that was altered is none, with a warning."""
+        with self._locked(key):
+            return self._read(key)
+
+    def put(self, key: str, data: bytes) -> None:
+        """Keep an entry, whatever was there; raises OutputError when it cannot."""
+        with self._locked(key):
+            self._write(key, data)
+
+    @contextmanager
+    def _locked(self, key: str) -> Generator[None, None, None]:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with FileLock(self.folder / f"{key}.lock"):
-                data = self._read(key)
-                if data is None:
-                    data = build()
-                    self._write(key, data)
-                return data
+                yield
         except OSError as error:
             raise OutputError(
                 f"cannot keep engines in {self.folder}: {error}; make room, or set {_PLACE}"
@@ -96,9 +112,9 @@ class EngineStore:
             return None
         if _sha256(data) != told.sha256:
             warnings.warn(
-                f"{path} was altered since it was built; it is built again",
+                f"{path} was altered since it was made; it is made again",
                 RuntimeWarning,
-                stacklevel=4,
+                stacklevel=3,
             )
             return None
         facts.touch()
