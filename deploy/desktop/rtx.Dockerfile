@@ -1,7 +1,7 @@
 # Any x86 machine with an RTX card: TensorRT-RTX comes as a wheel. Bundles for `tensorrt-rtx`.
 #   docker build -f deploy/desktop/rtx.Dockerfile -t idetex-edge:rtx .
-#   docker run --rm --gpus all -v "$PWD:/work" -v engines:/var/cache/idetex-edge \
-#       idetex-edge:rtx assess /work/photo.jpg --bundle /work/BUNDLE --engine tensorrt
+#   docker run --rm --gpus all -v "$PWD:/data" -v engines:/var/cache/idetex-edge \
+#       idetex-edge:rtx assess /data/photo.jpg --bundle /data/BUNDLE --engine tensorrt
 FROM nvcr.io/nvidia/cuda:12.8.1-base-ubuntu24.04
 
 RUN apt-get update \

@@ -1,7 +1,7 @@
 # JetPack 6.2 (Orin, sm_87): CUDA 12.6, TensorRT 10.3, Python 3.10. Bundles for `tensorrt-10.3`.
 #   docker build -f deploy/jetson/jetpack6.Dockerfile -t idetex-edge:jetpack6 .
-#   docker run --rm --runtime nvidia -v "$PWD:/work" -v engines:/var/cache/idetex-edge \
-#       idetex-edge:jetpack6 assess /work/photo.jpg --bundle /work/BUNDLE --engine tensorrt
+#   docker run --rm --runtime nvidia -v "$PWD:/data" -v engines:/var/cache/idetex-edge \
+#       idetex-edge:jetpack6 assess /data/photo.jpg --bundle /data/BUNDLE --engine tensorrt
 FROM nvcr.io/nvidia/l4t-jetpack:r36.4.0
 
 RUN apt-get update \

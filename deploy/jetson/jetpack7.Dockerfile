@@ -1,8 +1,8 @@
 # JetPack 7 (Thor, sm_110): CUDA 13, Python 3.12. Bundles for `tensorrt-10.16` or `tensorrt-11`.
 # Thor runs the containers of Arm servers (SBSA).
 #   docker build -f deploy/jetson/jetpack7.Dockerfile -t idetex-edge:jetpack7 .
-#   docker run --rm --runtime nvidia -v "$PWD:/work" -v engines:/var/cache/idetex-edge \
-#       idetex-edge:jetpack7 assess /work/photo.jpg --bundle /work/BUNDLE --engine tensorrt
+#   docker run --rm --runtime nvidia -v "$PWD:/data" -v engines:/var/cache/idetex-edge \
+#       idetex-edge:jetpack7 assess /data/photo.jpg --bundle /data/BUNDLE --engine tensorrt
 FROM nvcr.io/nvidia/cuda:13.0.1-runtime-ubuntu24.04
 
 RUN apt-get update \
