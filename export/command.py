@@ -37,6 +37,10 @@ def convert(
         Path | None,
         typer.Option(help="Pictures to learn from what answers mostly say, for drafts of them."),
     ] = None,
+    kernels: Annotated[
+        Path | None,
+        typer.Option(help="Output of `python -m kernels build`, for the triton engine's part."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing bundle.")] = False,
     allow_degraded: Annotated[
         bool, typer.Option(help="Keep a bundle that fails its proof, and note that it does.")
@@ -64,6 +68,7 @@ def convert(
         ranges=ranges,
         bench=bench,
         drafts=drafts,
+        kernels=kernels,
         overwrite=overwrite,
         allow_degraded=allow_degraded,
     )

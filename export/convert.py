@@ -29,6 +29,7 @@ from export.parity.reference import Reference
 from export.parity.scoreboard import measure_scoreboard
 from export.targets import find_target
 from export.tensorrt.engines import BUILT_HERE, build_recipe, require_builder
+from export.triton.add import CACHES, PRECISION_OF, add_triton, require_kernels
 from idetex_edge.assessor import Assessor
 from idetex_edge.bundle import Bundle, open_bundle
 from idetex_edge.engines.onnx import OnnxEngine
@@ -54,7 +55,8 @@ class Conversion:
     calibration: a folder of photographs, some of them held out for the proof; None proves on
     scikit-image's and cannot calibrate. ranges: a `calibration.json` to use again. bench: a
     benchmark on which no score may fall. drafts: a folder of pictures like those to come, whose
-    answers drafts are learnt from. steps: the most tokens of an answer that are compared.
+    answers drafts are learnt from. kernels: what `python -m kernels build` wrote, for a part for
+    NVIDIA GPUs in the bundle. steps: the most tokens of an answer that are compared.
     """
 
     model: str | Path
@@ -66,6 +68,7 @@ class Conversion:
     ranges: Path | None = None
     bench: Path | None = None
     drafts: Path | None = None
+    kernels: Path | None = None
     overwrite: bool = False
     allow_degraded: bool = False
     steps: int = STEPS
@@ -98,6 +101,8 @@ def convert(wanted: Conversion, advance: Advance) -> Converted:
             f"graphs for {wanted.target} give the last token's logits alone, so nothing can be "
             "drafted; leave --drafts out"
         )
+    if wanted.kernels is not None:
+        require_kernels(wanted.kernels)
     with growing(wanted.output, wanted.overwrite, _identity(wanted, recipe)) as folder:
         reference = Reference(recipe.checkpoint)
         recipe = replace(recipe, plan=_plan(wanted, recipe, reference, pictures, folder, advance))
@@ -124,6 +129,10 @@ def convert(wanted: Conversion, advance: Advance) -> Converted:
             levels = levels_of(Assessor(folder.path))
             write_json(folder.path / SMOKE, {"level_probabilities": levels})
             seal(folder.path, manifest)
+        if wanted.kernels is not None:
+            precision = PRECISION_OF[wanted.precision]
+            grown = open_bundle(folder.path)
+            add_triton(grown, recipe.checkpoint, wanted.kernels, precision, CACHES[0], advance)
     return Converted(open_bundle(wanted.output), tuple(reports), recipe.plan.kept)
 
 

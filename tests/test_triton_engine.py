@@ -25,6 +25,7 @@ from PIL import Image
 from skimage import data
 
 from export.checkpoint import open_checkpoint
+from export.convert import Conversion, convert
 from export.triton.add import add_triton
 from idetex_edge import Assessor
 from idetex_edge.bundle import Bundle, open_bundle
@@ -186,6 +187,18 @@ def test_qwen2_vl_has_no_windows_and_layer_norms(tmp_path: Path) -> None:
     assert_close(got, expected, 3e-3)
     for mine, theirs in zip(logits, right, strict=True):
         assert_close(mine, theirs, 3e-3)
+
+
+def test_convert_takes_kernels_along(
+    brief_checkpoint: Path, gpu_bundle: Bundle, tmp_path: Path
+) -> None:
+    kernels = pretended_build(tmp_path / "kernels", variants_of(gpu_bundle.path, "fp16"))
+    wanted = Conversion(brief_checkpoint, tmp_path / "bundle", steps=4, kernels=kernels)
+    made = convert(wanted, quiet).bundle
+    assert {"triton.json", "triton.weights.bin", "triton.sm_87.bin"} <= set(made.manifest.files)
+    assert TritonEngine(made, HostGpu(variants_of(made.path, "fp16"))).name == "triton"
+    with pytest.raises(ExportError, match="holds no kernels"):
+        convert(replace(wanted, output=tmp_path / "no", kernels=tmp_path), quiet)
 
 
 def test_a_whole_assessment_is_that_of_the_onnx_engine(

@@ -21,6 +21,16 @@ from idetex_edge.triton.contents import (
 )
 
 CACHES: Final = ("int8", "float")
+PRECISION_OF: Final[Mapping[str, str]] = {
+    "fp32": "fp16",
+    "fp16": "fp16",
+    "int8": "int8",
+    "int8-weights": "int8",
+    "int4": "int4",
+    "int4-32": "int4",
+}
+"""The precision of the part for GPUs by that of a bundle's graphs."""
+
 _VISION_EPSILON: Final = 1e-6
 
 
@@ -48,10 +58,7 @@ def add_triton(
             f"the bundle is not of {checkpoint.name}: their shapes differ; give the checkpoint "
             "that it was made from"
         )
-    folders = sorted(index.parent for index in kernels.glob("sm_*/index.json"))
-    images = {folder.name: _kernels(folder) for folder in folders}
-    if not images:
-        raise ExportError(f"{kernels} holds no kernels; make them with python -m kernels build")
+    images = {folder.name: _kernels(folder) for folder in require_kernels(kernels)}
     total = checkpoint.vision.layers + checkpoint.text.layers + 1
     path = bundle.file(WEIGHTS)
     part = part_of(path)
@@ -87,6 +94,14 @@ def _contents(
         tensors=writer.tensors,
         kernels={arch: facts for arch, (facts, _) in images.items()},
     )
+
+
+def require_kernels(kernels: Path) -> list[Path]:
+    """The folders of architectures that a build of kernels has; ExportError when there are none."""
+    folders = sorted(index.parent for index in kernels.glob("sm_*/index.json"))
+    if not folders:
+        raise ExportError(f"{kernels} holds no kernels; make them with python -m kernels build")
+    return folders
 
 
 def _kernels(folder: Path) -> tuple[KernelsFacts, bytes]:
