@@ -8,7 +8,7 @@ against the profile, every address against live memory, caches against their ali
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -47,7 +47,6 @@ class FakeTensorrt:
         self.gpu, self.builds = gpu, list[str]()
         self.executed: list[str] = []
         self.strategies: list[str] = []
-        self.kernels = b"compiled"
         self.taken: list[bytes] = []
         self.refused = False
 
@@ -70,23 +69,30 @@ class FakeRuntime:
 
 
 @dataclass
-class FakeConfig:
-    """A runtime configuration, and the cache of kernels that it makes."""
+class FakeCache:
+    """Kernels compiled by the contexts that share it."""
 
     trt: FakeTensorrt
-    cuda_graph_strategy: str = "none"
-
-    def create_runtime_cache(self) -> FakeConfig:
-        return self
-
-    def set_runtime_cache(self, cache: FakeConfig) -> None:
-        assert cache is self
+    kernels: list[str] = field(default_factory=list[str])
 
     def deserialize(self, blob: bytes) -> None:
         self.trt.taken.append(blob)
 
     def serialize(self) -> bytes:
-        return self.trt.kernels
+        return ",".join(sorted(self.kernels)).encode()
+
+
+@dataclass
+class FakeConfig:
+    trt: FakeTensorrt
+    cuda_graph_strategy: str = "none"
+    cache: FakeCache | None = None
+
+    def create_runtime_cache(self) -> FakeCache:
+        return FakeCache(self.trt)
+
+    def set_runtime_cache(self, cache: FakeCache) -> None:
+        self.cache = cache
 
 
 class FakeEngine:
@@ -116,6 +122,8 @@ class FakeEngine:
         assert (config is not None) == (self.trt.__name__ == "tensorrt_rtx")
         if config is not None:
             self.trt.strategies.append(config.cuda_graph_strategy)
+            assert config.cache is not None
+            config.cache.kernels.append(self.what)
         return FakeContext(self)
 
 

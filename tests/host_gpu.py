@@ -54,6 +54,8 @@ class HostGpu:
     copies: int = 0
     replays: int = 0
     scratch: int = 2
+    waits: bool = False
+    """Whether work is done only when it is waited for, as late as a GPU may."""
 
     CUdevice_attribute = SimpleNamespace(
         CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR=0,
@@ -69,6 +71,7 @@ class HostGpu:
         self._captured: list[Callable[[], None]] | None = None
         self._graphs: dict[int, list[Callable[[], None]]] = {}
         self._current = False
+        self._queue: list[Callable[[], None]] = []
         self._handles = count(1)
 
     @property
@@ -124,6 +127,7 @@ class HostGpu:
         return Code.CUDA_SUCCESS, address
 
     def cuMemFree(self, address: int) -> tuple[Code]:
+        self._flush()  # the driver waits, too
         del self._live[address]
         return (Code.CUDA_SUCCESS,)
 
@@ -132,6 +136,10 @@ class HostGpu:
 
     def cuMemcpyHtoDAsync(self, to: int, source: int, size: int, stream: int) -> tuple[Code]:
         self.copies += 1
+        if self.waits and self._captured is None and not self._is_live(source, size):
+            # Ordinary memory is read before the call returns.
+            data = ctypes.string_at(source, size)
+            return self._do(lambda: self._write(to, data))
         return self._do(lambda: self._copy(to, source, size, to), source)
 
     def cuMemcpyDtoHAsync(self, to: int, source: int, size: int, stream: int) -> tuple[Code]:
@@ -149,6 +157,7 @@ class HostGpu:
 
     def cuStreamSynchronize(self, stream: int) -> tuple[Code]:
         assert self._captured is None, "a captured stream cannot be waited for"
+        self._flush()
         return (Code.CUDA_SUCCESS,)
 
     def cuModuleLoadData(self, image: bytes) -> tuple[Code, int]:
@@ -224,7 +233,7 @@ class HostGpu:
     def cuGraphLaunch(self, handle: int, stream: int) -> tuple[Code]:
         self.replays += 1
         for work in self._graphs[handle]:
-            work()
+            self._do(work)
         return (Code.CUDA_SUCCESS,)
 
     # What they do.
@@ -246,8 +255,20 @@ class HostGpu:
         """Do something in the stream's order: now, or when what is captured is replayed."""
         self._do(work)
 
+    def _is_live(self, address: int, size: int) -> bool:
+        return any(a <= address and address + size <= a + n for a, (n, _) in self._live.items())
+
+    def _flush(self) -> None:
+        queue, self._queue = self._queue, []
+        for work in queue:
+            work()
+
+    def _write(self, to: int, data: bytes) -> None:
+        self._check(to, len(data))
+        ctypes.memmove(to, data, len(data))
+
     def _check(self, address: int, size: int) -> None:
-        inside = any(a <= address and address + size <= a + n for a, (n, _) in self._live.items())
+        inside = self._is_live(address, size)
         assert inside, f"{size} bytes at {address} lie outside every allocation"
 
     def _copy(self, to: int, source: int, size: int, device: int) -> None:
@@ -258,7 +279,9 @@ class HostGpu:
         ctypes.memset(to, value, size)
 
     def _do(self, work: Callable[[], None], host: int = 0) -> tuple[Code]:
-        if self._captured is None:
+        if self._captured is None and self.waits:
+            self._queue.append(work)
+        elif self._captured is None:
             work()
         else:
             # A graph outlives ordinary arrays: it may only copy from and to pinned memory.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence as List
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from idetex_edge.cuda.driver import Device, cuda_driver
 from idetex_edge.engines.cache import CachedSequence, gather
 from idetex_edge.engines.embedding import EmbeddingTable
 from idetex_edge.engines.protocol import Floats, Ids, Sequence
-from idetex_edge.errors import EngineError, OutputError, RequestError
+from idetex_edge.errors import EngineError, RequestError
 from idetex_edge.positions import mrope_rotary
 from idetex_edge.preprocess import PatchedImage
 from idetex_edge.tensorrt.build import load_builder
@@ -58,7 +57,8 @@ class TensorrtEngine:
         trt = load_builder(recipe) if trt is None else trt
         store = EngineStore.of_user()
         kernels = f"{trt.__name__}-{trt.__version__}-{self._device.arch}"
-        runtime = Runtime(trt, self._device, store.find(kernels))
+        flavour = FLAVOURS[trt.__name__]
+        runtime = Runtime(trt, self._device, store.find(kernels) if flavour.keeps else None)
         weakref.finalize(self, _keep, store, kernels, runtime)
         engines = {
             name: runtime.read(store.engine(bundle, recipe, name, trt, self._device.name), name)
@@ -69,11 +69,12 @@ class TensorrtEngine:
         prefill, decode = (
             runtime.program(engines["decoder"], profile, "decoder") for profile in (0, 1)
         )
-        captures = FLAVOURS[trt.__name__].captures
-        self._decoder = Decoder(self._device, prefill, decode, manifest.text, captures)
+        self._decoder = Decoder(self._device, prefill, decode, manifest.text, flavour.captures)
         sizes = range(len(recipe.engines["vision"].profiles))
         seeing = [runtime.program(engines["vision"], profile, "vision") for profile in sizes]
         self._encoder = Encoder(self._device, seeing, manifest.vision, manifest.text)
+        # What contexts compile into must outlive them: attributes are freed in their order.
+        self._runtime = runtime
 
     @property
     def name(self) -> str:
@@ -179,8 +180,7 @@ def _keep(store: EngineStore, key: str, runtime: Runtime) -> None:
     """Leave what was compiled while running to the next process, at the engine's end."""
     compiled = runtime.compiled()
     if compiled is not None:
-        with suppress(OutputError):  # It is compiled again, that is all.
-            store.put(key, compiled)
+        store.put(key, compiled)
 
 
 def _own(sequence: Sequence) -> CachedSequence[DeviceCache]:

@@ -66,7 +66,7 @@ class Runtime:
         self._logger = trt.Logger(trt.Logger.WARNING)
         self._runtime = trt.Runtime(self._logger)
         self._kernels = kernels
-        self._caches: list[Any] = []
+        self._cache: Any = None
 
     def read(self, data: bytes, what: str) -> Any:  # noqa: ANN401
         """An engine from its bytes, whose hash was checked; raises EngineError when it is none."""
@@ -84,13 +84,13 @@ class Runtime:
             context = engine.create_execution_context()
         else:
             config = engine.create_runtime_config()
-            cache = config.create_runtime_cache()
-            if self._kernels is not None:
-                cache.deserialize(self._kernels)
-            config.set_runtime_cache(cache)
+            if self._cache is None:
+                self._cache = config.create_runtime_cache()
+                if self._kernels is not None:
+                    self._cache.deserialize(self._kernels)
+            config.set_runtime_cache(self._cache)
             config.cuda_graph_strategy = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
             context = engine.create_execution_context(config)
-            self._caches.append(cache)
         if context is None:
             raise EngineError(
                 f"this GPU has too little memory for the {what} engine; close other programs, or "
@@ -100,4 +100,4 @@ class Runtime:
 
     def compiled(self) -> bytes | None:
         """What was compiled while running; None where nothing is."""
-        return bytes(self._caches[-1].serialize()) if self._caches else None
+        return None if self._cache is None else bytes(self._cache.serialize())

@@ -10,9 +10,10 @@ import hashlib
 import json
 import os
 import sys
+import time
 import warnings
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,12 +21,19 @@ from typing import Any, Final
 from filelock import FileLock
 
 from idetex_edge.bundle import Bundle, FileFacts
-from idetex_edge.errors import BundleError, OutputError
+from idetex_edge.errors import BundleError
 from idetex_edge.tensorrt.build import build_engine
 from idetex_edge.tensorrt.recipe import BuildRecipe
 
 LIMIT: Final = 8 * 2**30
 """Bytes of engines that are kept; those longest unused go first."""
+
+_IN_USE: Final = 3600.0
+"""Seconds for which what was used stays, whatever the limit: a bundle's engines must not drop each
+other, however large they are."""
+
+_ALL: Final = "all"
+"""The lock of whoever adds or drops entries; each key's own is of whoever builds it."""
 
 _PLACE: Final = "IDETEX_CACHE"
 
@@ -61,8 +69,8 @@ class EngineStore:
         """One of a bundle's engines for a device of that name: the bundle's own, or one from here.
 
         What is not here yet is built, which takes minutes; a second process that asks for it
-        meanwhile waits. Raises BundleError when the bundle's engine was altered, EngineError when
-        one cannot be built, OutputError when it cannot be kept.
+        meanwhile waits. What cannot be kept is warned of. Raises BundleError when the bundle's
+        engine was altered, EngineError when one cannot be built.
         """
         own = bundle.manifest.engines.get(name)
         if own is not None:
@@ -75,41 +83,63 @@ class EngineStore:
 
     def get(self, key: str, build: Callable[[], bytes]) -> bytes:
         """The entry of that key, built and kept where there is none; see `engine`."""
-        with self._locked(key):
-            data = self._read(key)
+        with ExitStack() as held:
+            try:
+                held.enter_context(self._lock(key))
+                data = self._read(key)
+            except OSError as error:
+                self._warn(error)
+                return build()
             if data is None:
                 data = build()
-                self._write(key, data)
+                self.put(key, data)
             return data
 
     def find(self, key: str) -> bytes | None:
         """The entry of that key, or None; one that was altered is none, with a warning."""
-        with self._locked(key):
+        try:
             return self._read(key)
+        except OSError:
+            return None
 
     def put(self, key: str, data: bytes) -> None:
-        """Keep an entry, whatever was there; raises OutputError when it cannot."""
-        with self._locked(key):
-            self._write(key, data)
-
-    @contextmanager
-    def _locked(self, key: str) -> Generator[None, None, None]:
+        """Keep an entry, whatever was there; warns when it cannot."""
+        facts = {"bytes": len(data), "sha256": _sha256(data)}
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder / f"{key}.lock"):
-                yield
+            # One at a time: what one process counts another must not be removing.
+            with self._lock(_ALL):
+                self._make_room(len(data))
+                for name, content in (
+                    (f"{key}.engine", data),
+                    (f"{key}.json", json.dumps(facts).encode()),
+                ):
+                    part = self.folder / f".{name}.part"
+                    part.write_bytes(content)
+                    part.replace(self.folder / name)
         except OSError as error:
-            raise OutputError(
-                f"cannot keep engines in {self.folder}: {error}; make room, or set {_PLACE}"
-            ) from None
+            self._warn(error)
+
+    def _lock(self, name: str) -> FileLock:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.folder / f"{name}.lock")
+
+    def _warn(self, error: OSError) -> None:
+        warnings.warn(
+            f"cannot keep engines in {self.folder}, so they are built again next time: {error}; "
+            f"make room, or set {_PLACE}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
     def _read(self, key: str) -> bytes | None:
         facts, path = self.folder / f"{key}.json", self.folder / f"{key}.engine"
+        if not (facts.is_file() and path.is_file()):
+            return None
         try:
             told = FileFacts(**json.loads(facts.read_text(encoding="utf-8")))
-            data = path.read_bytes()
-        except (OSError, ValueError, TypeError):
+        except (ValueError, TypeError):
             return None
+        data = path.read_bytes()
         if _sha256(data) != told.sha256:
             warnings.warn(
                 f"{path} was altered since it was made; it is made again",
@@ -117,30 +147,20 @@ class EngineStore:
                 stacklevel=3,
             )
             return None
-        facts.touch()
+        path.touch()
         return data
 
-    def _write(self, key: str, data: bytes) -> None:
-        self._make_room(len(data), key)
-        facts = {"bytes": len(data), "sha256": _sha256(data)}
-        for name, content in (
-            (f"{key}.engine", data),
-            (f"{key}.json", json.dumps(facts).encode()),
-        ):
-            part = self.folder / f".{name}.part"
-            part.write_bytes(content)
-            part.replace(self.folder / name)
-
-    def _make_room(self, size: int, key: str) -> None:
-        entries = sorted(self.folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
-        held = {path: path.with_suffix(".engine").stat().st_size for path in entries}
-        for path in entries:
-            if sum(held.values()) + size <= self.limit:
+    def _make_room(self, size: int) -> None:
+        """Drop entries, and what a killed process left of one, the longest unused first."""
+        entries = [(path, path.stat()) for path in self.folder.glob("*.engine")]
+        entries.sort(key=lambda entry: entry[1].st_mtime)
+        held = size + sum(facts.st_size for _, facts in entries)
+        for path, facts in entries:
+            if held <= self.limit or time.time() - facts.st_mtime < _IN_USE:
                 break
-            if path.stem != key:
-                path.unlink(missing_ok=True)
-                path.with_suffix(".engine").unlink(missing_ok=True)
-            del held[path]
+            path.with_suffix(".json").unlink(missing_ok=True)
+            path.unlink()
+            held -= facts.st_size
 
 
 def _key(bundle: Bundle, recipe: BuildRecipe, name: str, trt: Any, device: str) -> str:  # noqa: ANN401
