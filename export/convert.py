@@ -29,7 +29,6 @@ from export.parity.reference import Reference
 from export.parity.scoreboard import measure_scoreboard
 from export.targets import find_target
 from export.tensorrt.engines import BUILT_HERE, build_recipe, require_builder
-from export.triton.add import CACHES, PRECISION_OF, add_triton, require_kernels
 from idetex_edge.assessor import Assessor
 from idetex_edge.bundle import Bundle, open_bundle
 from idetex_edge.engines.onnx import OnnxEngine
@@ -102,6 +101,9 @@ def convert(wanted: Conversion, advance: Advance) -> Converted:
             "drafted; leave --drafts out"
         )
     if wanted.kernels is not None:
+        # Imported here, as below: it needs Triton, which not every workshop has.
+        from export.triton.add import require_kernels
+
         require_kernels(wanted.kernels)
     with growing(wanted.output, wanted.overwrite, _identity(wanted, recipe)) as folder:
         reference = Reference(recipe.checkpoint)
@@ -130,6 +132,8 @@ def convert(wanted: Conversion, advance: Advance) -> Converted:
             write_json(folder.path / SMOKE, {"level_probabilities": levels})
             seal(folder.path, manifest)
         if wanted.kernels is not None:
+            from export.triton.add import CACHES, PRECISION_OF, add_triton
+
             precision = PRECISION_OF[wanted.precision]
             grown = open_bundle(folder.path)
             add_triton(grown, recipe.checkpoint, wanted.kernels, precision, CACHES[0], advance)
