@@ -20,7 +20,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import torch
 import typer
@@ -89,7 +89,8 @@ def big_checkpoint(
 def _make(shape: str, folder: Path) -> None:
     """Write a checkpoint shard by shard."""
     folder.mkdir()
-    config_of(shape).save_pretrained(folder)
+    config = config_of(shape)
+    config.save_pretrained(folder)
     for file in ("tokenizer.json", "preprocessor_config.json", "prompts.json"):
         shutil.copyfile(NANO / file, folder / file)
     chance = torch.Generator().manual_seed(0)
@@ -98,7 +99,7 @@ def _make(shape: str, folder: Path) -> None:
     shapes = tensors_of(shape)
     for name, size in shapes.items():
         middle = 1.0 if len(size) == 1 and "norm" in name else 0.0
-        values = torch.randn(size, generator=chance) * _spread(name, shape)
+        values = torch.randn(size, generator=chance) * _spread(name, config)
         shard[name] = (values + middle).to(torch.bfloat16)
         file = f"model-{len(set(index.values())):05d}.safetensors"
         total = sum(tensor.nbytes for tensor in shard.values())
@@ -109,9 +110,8 @@ def _make(shape: str, folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
 
 
-def _spread(name: str, shape: str) -> float:
+def _spread(name: str, config: Any) -> float:  # noqa: ANN401 (see `config_of`)
     """Give the standard deviation of a tensor's weights."""
-    config = config_of(shape)
     visual = ".visual." in name
     depth = config.vision_config.depth if visual else config.text_config.num_hidden_layers
     return 0.02 / (2 * depth) ** 0.5 if name.endswith(_BRANCH_ENDS) else 0.02

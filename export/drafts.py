@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from export.parity.pictures import Photograph
 from idetex_edge.asking import Asker
@@ -12,7 +13,7 @@ from idetex_edge.engines.onnx import OnnxEngine
 from idetex_edge.image import MAX_PIXELS
 from idetex_edge.requests import DESCRIPTION, GROUNDING
 
-PICTURES = 200
+PICTURES: Final = 200
 """How many pictures are answered about; what is said of more hardly differs."""
 
 

@@ -18,6 +18,7 @@ from idetex_edge.engines.protocol import DraftingEngine, Engine, Floats, Paralle
 from idetex_edge.engines.protocol import Sequence as Cached
 from idetex_edge.errors import EngineError
 from idetex_edge.grammar import Constraint
+from idetex_edge.runs import common_run
 
 
 @dataclass(slots=True)
@@ -116,14 +117,7 @@ def _follow(engine: DraftingEngine, reply: Reply, run: list[int], draft: list[in
     kept = 0
     while kept < len(draft) and not reply.done and not reply.waiting:
         chosen = reply.choose()
-        agreed = next(
-            (
-                i
-                for i, (token, expected) in enumerate(zip(chosen, draft[kept:], strict=False))
-                if token != expected
-            ),
-            min(len(chosen), len(draft) - kept),
-        )
+        agreed = len(common_run([chosen, draft[kept:]]))
         kept += agreed
         reply.logits, reply.waiting = rows[kept], chosen[agreed:]
     engine.forget(reply.sequence, len(draft) - kept)

@@ -9,6 +9,7 @@ from typing import Final
 from idetex_edge.decoding import feed
 from idetex_edge.engines.protocol import Engine, Floats
 from idetex_edge.engines.protocol import Sequence as Cached
+from idetex_edge.runs import common_run
 
 _WORTH_SHARING: Final = 16
 """A fork copies keys and values: fewer common tokens than this are cheaper computed again."""
@@ -77,7 +78,7 @@ class _Trie:
     def _grow(self, sequence: Cached, members: Sequence[int], depth: int) -> None:
         """Feed what the members have in common, and branch where they part."""
         engine, tails, capacity = self._engine, self._tails, self._capacity
-        run = _common([tails[member].tokens[depth:] for member in members])
+        run = common_run([tails[member].tokens[depth:] for member in members])
         logits = feed(engine, sequence, run)
         end = depth + len(run)
         ended = [m for m in members if len(tails[m].tokens) == end]
@@ -91,11 +92,3 @@ class _Trie:
             copies = [sequence] if alone else engine.fork(sequence, len(written), capacity)
             for member, copy in zip(written, copies, strict=True):
                 self.found[member] = Prefilled(logits, length, copy)
-
-
-def _common(runs: Sequence[list[int]]) -> list[int]:
-    """The longest run that all begin with."""
-    # What the first and the last in order share, all between them share too.
-    first, last = min(runs), max(runs)
-    pairs = enumerate(zip(first, last, strict=False))
-    return first[: next((i for i, (left, right) in pairs if left != right), len(first))]

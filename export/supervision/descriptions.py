@@ -15,7 +15,7 @@ from export.supervision.example import Example
 from export.supervision.grounding import reference
 from export.supervision.places import place_of, plain_name_of
 from export.supervision.truths import most_significant
-from export.supervision.wording import worded
+from export.supervision.wording import listed, worded
 from idetex_edge.vocabulary import DISTORTIONS, QUALITY_SENTENCE, box_text
 
 _COUNTS: Final = ("no", "one", "two", "three", "four", "five", "six")
@@ -136,9 +136,9 @@ def full_description(
         found = [t for t in truths if t.type == kind]
         if found:
             lines.append(_kind_text(kind, found, random))
-    listed = "\n".join(lines)
+    above = "\n".join(lines)
     verdict = f"{_verdict_text(truths, looks)}\n{QUALITY_SENTENCE} {level}."
-    return Example("description", f"{listed}\n{verdict}", stops=(len(listed) + 1,))
+    return Example("description", f"{above}\n{verdict}", stops=(len(above) + 1,))
 
 
 def single_assessment(truths: Sequence[Truth], random: Random) -> Example:
@@ -167,5 +167,5 @@ def brief_description(truths: Sequence[Truth], looks: Appearance, level: str) ->
         words = f"{truth.severity} {truth.type.lower()}"
         if words not in kinds:
             kinds.append(words)
-    listed = " and ".join(filter(None, (", ".join(kinds[:-1]), kinds[-1])))
-    return Example("brief", f"{scene_text(looks)} The quality is {level} because of {listed}.")
+    because = f"The quality is {level} because of {listed(kinds)}."
+    return Example("brief", f"{scene_text(looks)} {because}")

@@ -9,7 +9,7 @@ from export.supervision.choices import HOW_SEVERE, MOST, WHAT_THERE, WHERE, arti
 from export.supervision.example import Example
 from export.supervision.places import name_of, place_of, plain_name_of
 from export.supervision.truths import area_of, most_significant, overlap
-from export.supervision.wording import worded
+from export.supervision.wording import listed, worded
 from idetex_edge.vocabulary import DISTORTIONS
 
 _WHICH: Final = (
@@ -18,10 +18,6 @@ _WHICH: Final = (
     "What is wrong with this image?",
 )
 _NONE: Final = "No distortion disturbs the image."
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _kinds(truths: Sequence[Truth]) -> list[str]:
@@ -39,7 +35,7 @@ def which(truths: Sequence[Truth], random: Random) -> Example:
     if not kinds:
         return _example(question, _NONE, (0,))
     verb = "is" if len(kinds) == 1 else "are"
-    return _example(question, f"There {verb} {_listed(kinds)}.")
+    return _example(question, f"There {verb} {listed(kinds)}.")
 
 
 def where(truths: Sequence[Truth], random: Random) -> Example | None:
@@ -49,7 +45,7 @@ def where(truths: Sequence[Truth], random: Random) -> Example | None:
     kind = random.choice(truths).type
     places = dict.fromkeys(plain_name_of(place_of(t.box)) for t in truths if t.type == kind)
     question = worded(WHERE, random).format(kind=kind.lower())
-    return _example(question, f"It affects the {_listed([*places])}.")
+    return _example(question, f"It affects the {listed([*places])}.")
 
 
 def what_there(truths: Sequence[Truth], random: Random) -> Example | None:
@@ -60,7 +56,7 @@ def what_there(truths: Sequence[Truth], random: Random) -> Example | None:
     there = [t for t in truths if area_of(overlap(t.box, truth.box)) > 0.5 * area_of(truth.box)]
     place = name_of(place_of(truth.box), random)
     question = worded(WHAT_THERE, random).format(place=place)
-    return _example(question, f"It is affected by {_listed(_kinds(there or [truth]))}.")
+    return _example(question, f"It is affected by {listed(_kinds(there or [truth]))}.")
 
 
 def how_severe(truths: Sequence[Truth], random: Random) -> Example | None:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from idetex_edge.batch.rows import Row, distortions_of
-from idetex_edge.batch.whole import whole_file
 from idetex_edge.errors import IdetexError
 from idetex_edge.image import load_image
 from idetex_edge.overlay import COLOURS, draw_overlay
 from idetex_edge.vocabulary import DISTORTIONS, SEVERITIES
+from idetex_edge.whole import whole_file
 
 WORST: Final = 12
 """Pictures shown, those of the lowest scores."""

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from idetex_edge.batch.rows import COLUMNS, Row
-from idetex_edge.batch.whole import whole_file
 from idetex_edge.errors import RequestError
 from idetex_edge.vocabulary import LEVELS
+from idetex_edge.whole import whole_file
 
 _GROUP: Final = 4096
 """Rows of Parquet that are held in memory and compressed together."""

@@ -163,7 +163,7 @@ def ask(
     question: Annotated[str, typer.Option("--question", "-q", help="What to ask.")],
     choice: Annotated[
         list[str] | None,
-        typer.Option("--choice", "-c", help="An answer to choose from; give two or more."),
+        typer.Option("--choice", "-c", help="An answer to choose from: two or more, or none."),
     ] = None,
     as_json: AsJson = False,
     bundle: BundleName = None,

@@ -17,6 +17,7 @@ import onnxruntime as ort
 
 from idetex_edge.bundle import Bundle
 from idetex_edge.engines.cache import CachedSequence, KvCache, gather
+from idetex_edge.engines.checks import check_decoding, check_extension, check_forks, check_room
 from idetex_edge.engines.decoder_step import DecoderStep
 from idetex_edge.engines.embedding import EmbeddingTable
 from idetex_edge.engines.feeds import vision_feeds
@@ -113,7 +114,7 @@ class OnnxEngine:
 
     def start(self, capacity: int) -> Sequence:
         """See `Engine.start`."""
-        self._check_room(capacity)
+        check_room(self._text, capacity)
         return CachedSequence(self._room(1, capacity), 0)
 
     def extend(
@@ -121,12 +122,7 @@ class OnnxEngine:
     ) -> Floats:
         """See `Engine.extend`."""
         mine, count = _own(sequence), len(embeddings)
-        if not count or positions.shape != (3, count):
-            raise RequestError(
-                f"cannot append {count} embeddings at positions of shape {positions.shape}; "
-                "give one or more, and positions [3, n]"
-            )
-        self._check_room(mine.length + count)
+        check_extension(self._text, mine.length, embeddings, positions)
         mine.cache.reserve(mine.length + count)
         step = DecoderStep(self._decoder(count), self._text, mine.cache, mine.row, 1, count)
         step.embeddings[0] = embeddings
@@ -147,7 +143,7 @@ class OnnxEngine:
         count = len(embeddings)
         if not mine.length or not count or not self.drafts:
             raise RequestError("only a prompt that was put to a graph of several logits goes on so")
-        self._check_room(mine.length + count)
+        check_room(self._text, mine.length + count)
         mine.cache.reserve(mine.length + count)
         decoder = self._decoder(count)
         step = DecoderStep(decoder, self._text, mine.cache, mine.row, 1, count, count)
@@ -171,10 +167,8 @@ class OnnxEngine:
     def fork(self, sequence: Sequence, count: int, capacity: int) -> list[Sequence]:
         """See `Engine.fork`."""
         mine = _own(sequence)
-        if count < 1:
-            raise RequestError(f"cannot fork into {count} sequences; ask for 1 or more")
         slots = max(capacity, mine.length)
-        self._check_room(slots)
+        check_forks(self._text, count, slots)
         # A cache that one thread makes grow must not be another's.
         rows = 1 if self.lanes > 1 else count
         caches = [self._room(rows, slots) for _ in range(count // rows)]
@@ -184,15 +178,8 @@ class OnnxEngine:
         """See `Engine.decode`."""
         mine = [_own(sequence) for sequence in sequences]
         embeddings = self._embedding.rows(token_ids)
-        if not mine or len({id(s) for s in mine}) != len(mine) or len(embeddings) != len(mine):
-            raise RequestError(
-                f"cannot decode {len(embeddings)} tokens for {len(mine)} sequences; "
-                "give one token for each of one or more different sequences"
-            )
+        check_decoding(self._text, mine, embeddings)
         lengths = [s.length for s in mine]
-        if not min(lengths):
-            raise RequestError("cannot decode an empty sequence; extend it with a prompt first")
-        self._check_room(max(lengths) + 1)
         cache, first = gather(mine, self._room)
         cache.reserve(max(lengths) + 1)
         key = (first, len(mine))
@@ -227,19 +214,13 @@ class OnnxEngine:
                 f"keys and values {kept.dtype} {list(kept.shape)} are not {self._cache.dtype} "
                 f"{list(expected)} of this model; encode the picture again"
             )
-        self._check_room(length)
+        check_room(self._text, length)
         cache = self._room(1, length)
         cache.data[:, :, 0, :, :length] = kept
         return CachedSequence(cache, 0, length, next_position)
 
     def _room(self, rows: int, slots: int) -> KvCache:
         return KvCache(self._text, self._cache, rows, slots)
-
-    def _check_room(self, tokens: int) -> None:
-        if not 0 < tokens <= self._text.max_context:
-            raise RequestError(
-                f"cannot hold {tokens} tokens; the model's context is 1..{self._text.max_context}"
-            )
 
     def _rotary(self, positions: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
         facts = self._text

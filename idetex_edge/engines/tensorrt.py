@@ -16,6 +16,7 @@ import numpy.typing as npt
 from idetex_edge.bundle import Bundle
 from idetex_edge.cuda.driver import Device, cuda_driver
 from idetex_edge.engines.cache import CachedSequence, gather
+from idetex_edge.engines.checks import check_decoding, check_extension, check_forks, check_room
 from idetex_edge.engines.embedding import EmbeddingTable
 from idetex_edge.engines.protocol import Floats, Ids, Sequence
 from idetex_edge.errors import EngineError, RequestError
@@ -92,7 +93,7 @@ class TensorrtEngine:
 
     def start(self, capacity: int) -> Sequence:
         """See `Engine.start`."""
-        self._check_room(capacity)
+        check_room(self._text, capacity)
         self._device.make_current()
         return CachedSequence(self._room(1, capacity), 0)
 
@@ -101,12 +102,7 @@ class TensorrtEngine:
     ) -> Floats:
         """See `Engine.extend`."""
         mine, count = _own(sequence), len(embeddings)
-        if not count or positions.shape != (3, count):
-            raise RequestError(
-                f"cannot append {count} embeddings at positions of shape {positions.shape}; "
-                "give one or more, and positions [3, n]"
-            )
-        self._check_room(mine.length + count)
+        check_extension(self._text, mine.length, embeddings, positions)
         self._device.make_current()
         logits = self._decoder.prefill(
             mine.cache, mine.row, mine.length, embeddings, self._rotary(positions)
@@ -118,9 +114,7 @@ class TensorrtEngine:
     def fork(self, sequence: Sequence, count: int, capacity: int) -> list[Sequence]:
         """See `Engine.fork`."""
         mine = _own(sequence)
-        if count < 1:
-            raise RequestError(f"cannot fork into {count} sequences; ask for 1 or more")
-        self._check_room(max(capacity, mine.length))
+        check_forks(self._text, count, max(capacity, mine.length))
         self._device.make_current()
         return [*mine.forks(self._room(count, capacity))]
 
@@ -128,14 +122,7 @@ class TensorrtEngine:
         """See `Engine.decode`."""
         mine = [_own(sequence) for sequence in sequences]
         embeddings = self._embedding.rows(token_ids)
-        if not mine or len({id(s) for s in mine}) != len(mine) or len(embeddings) != len(mine):
-            raise RequestError(
-                f"cannot decode {len(embeddings)} tokens for {len(mine)} sequences; "
-                "give one token for each of one or more different sequences"
-            )
-        if not min(s.length for s in mine):
-            raise RequestError("cannot decode an empty sequence; extend it with a prompt first")
-        self._check_room(max(s.length for s in mine) + 1)
+        check_decoding(self._text, mine, embeddings)
         self._device.make_current()
         logits = np.empty((len(mine), self._text.vocab), np.float32)
         most = self._decoder.most_rows
@@ -159,12 +146,6 @@ class TensorrtEngine:
 
     def _room(self, rows: int, slots: int) -> DeviceCache:
         return DeviceCache(self._device, self._text, self._cache, rows)
-
-    def _check_room(self, tokens: int) -> None:
-        if not 0 < tokens <= self._text.max_context:
-            raise RequestError(
-                f"cannot hold {tokens} tokens; the model's context is 1..{self._text.max_context}"
-            )
 
     def _rotary(self, positions: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
         facts = self._text

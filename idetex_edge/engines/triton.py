@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from idetex_edge.bundle import Bundle
 from idetex_edge.cuda.driver import Device, cuda_driver
+from idetex_edge.engines.checks import check_decoding, check_extension, check_forks, check_room
 from idetex_edge.engines.embedding import EmbeddingTable
 from idetex_edge.engines.protocol import Floats, Ids, Sequence
 from idetex_edge.errors import RequestError
@@ -68,20 +69,15 @@ class TritonEngine:
 
     def start(self, capacity: int) -> Sequence:
         """See `Engine.start`."""
-        self._check_room(capacity)
+        check_room(self._text, capacity)
         return Chain(self._language.slots).fork(capacity)
 
     def extend(
         self, sequence: Sequence, embeddings: Floats, positions: npt.NDArray[np.int64]
     ) -> Floats:
         """See `Engine.extend`; positions lie within the model's context."""
-        mine, count = self._own(sequence), len(embeddings)
-        if not count or positions.shape != (3, count):
-            raise RequestError(
-                f"cannot append {count} embeddings at positions of shape {positions.shape}; "
-                "give one or more, and positions [3, n]"
-            )
-        self._check_room(mine.length + count)
+        mine = self._own(sequence)
+        check_extension(self._text, mine.length, embeddings, positions)
         if positions.min() < 0 or positions.max() >= self._text.max_context:
             raise RequestError(
                 f"positions {positions.min()}..{positions.max()} go beyond the model's context of "
@@ -93,33 +89,18 @@ class TritonEngine:
     def fork(self, sequence: Sequence, count: int, capacity: int) -> list[Sequence]:
         """See `Engine.fork`."""
         mine = self._own(sequence)
-        if count < 1:
-            raise RequestError(f"cannot fork into {count} sequences; ask for 1 or more")
-        self._check_room(max(capacity, mine.length))
+        check_forks(self._text, count, max(capacity, mine.length))
         return [mine.fork(capacity) for _ in range(count)]
 
     def decode(self, sequences: List[Sequence], token_ids: Ids) -> Floats:
         """See `Engine.decode`."""
         mine = [self._own(sequence) for sequence in sequences]
         embeddings = self._embedding.rows(token_ids)
-        if not mine or len({id(s) for s in mine}) != len(mine) or len(embeddings) != len(mine):
-            raise RequestError(
-                f"cannot decode {len(embeddings)} tokens for {len(mine)} sequences; "
-                "give one token for each of one or more different sequences"
-            )
-        if not min(chain.length for chain in mine):
-            raise RequestError("cannot decode an empty sequence; extend it with a prompt first")
-        self._check_room(max(chain.length for chain in mine) + 1)
+        check_decoding(self._text, mine, embeddings)
         if max(chain.next_position for chain in mine) >= self._text.max_context:
             raise RequestError(f"the model's context of {self._text.max_context} positions is full")
         self._device.make_current()
         return self._language.decode(mine, embeddings)
-
-    def _check_room(self, tokens: int) -> None:
-        if not 0 < tokens <= self._text.max_context:
-            raise RequestError(
-                f"cannot hold {tokens} tokens; the model's context is 1..{self._text.max_context}"
-            )
 
     def _own(self, sequence: Sequence) -> Chain:
         if not isinstance(sequence, Chain) or sequence.slots is not self._language.slots:

@@ -21,9 +21,10 @@ from typing import Any, Final
 from filelock import FileLock
 
 from idetex_edge.bundle import Bundle, FileFacts
-from idetex_edge.errors import BundleError
+from idetex_edge.errors import BundleError, OutputError
 from idetex_edge.tensorrt.build import build_engine
 from idetex_edge.tensorrt.recipe import BuildRecipe
+from idetex_edge.whole import whole_file
 
 LIMIT: Final = 8 * 2**30
 """Bytes of engines that are kept; those longest unused go first."""
@@ -113,17 +114,16 @@ class EngineStore:
                     (f"{key}.engine", data),
                     (f"{key}.json", json.dumps(facts).encode()),
                 ):
-                    part = self.folder / f".{name}.part"
-                    part.write_bytes(content)
-                    part.replace(self.folder / name)
-        except OSError as error:
+                    with whole_file(self.folder / name) as part:
+                        part.write_bytes(content)
+        except (OSError, OutputError) as error:
             self._warn(error)
 
     def _lock(self, name: str) -> FileLock:
         self.folder.mkdir(parents=True, exist_ok=True)
         return FileLock(self.folder / f"{name}.lock")
 
-    def _warn(self, error: OSError) -> None:
+    def _warn(self, error: OSError | OutputError) -> None:
         warnings.warn(
             f"cannot keep engines in {self.folder}, so they are built again next time: {error}; "
             f"make room, or set {_PLACE}",
