@@ -56,7 +56,9 @@ def load_witness(run: Path) -> Witness:
         prefixes = {"model.model.visual.": "tower.", "witness.": "head."}
         witness.load_state_dict(_renamed(averaged_weights(joint), prefixes))
     elif alone.exists():
-        witness.load_state_dict(averaged_weights(alone))
+        weights = averaged_weights(alone)
+        own = {name: weights[name] for name in witness.state_dict()}
+        witness.load_state_dict(own)
     else:
         raise RequestError(f"{run} holds neither model.pt nor vision.pt; give a training run")
     return witness

@@ -66,9 +66,13 @@ def ablate(
     part: Annotated[
         list[str] | None, typer.Option(help="A part to leave out; all of the stage if not given.")
     ] = None,
-    stage: Annotated[str, typer.Option(help="Which stage: reading or language.")] = "reading",
+    stage: Annotated[str, typer.Option(help="vision, reading or language.")] = "reading",
     begin: Annotated[
         Path | None, typer.Option(help="For language: a run with vision.pt and reading.pt.")
+    ] = None,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(help="For vision, language: checkpoint of one of our presets."),
     ] = None,
     model: Annotated[
         Path, typer.Option(help="Checkpoint folder whose tokenizer and prompts to use.")
@@ -82,7 +86,7 @@ def ablate(
 
     settle()
     with showing_stages() as advance:
-        common = (photos, pool, run, minutes, part or (), begin)
+        common = (photos, pool, run, minutes, part or (), begin, teacher)
         found = ablate(stage, preset, model, *common, advance)
     typer.echo(markdown(found))
 

@@ -134,7 +134,7 @@ def test_the_worth_of_a_part_is_what_is_lost_without_it(
     def advance(_: str, done: int, total: int) -> None:
         seen.append((done, total))
 
-    common = ("reading", "nano", model, photo_folder, pool, run, 1e-4, ["doubt"], None)
+    common = ("reading", "nano", model, photo_folder, pool, run, 1e-4, ["doubt"], None, None)
     found = ablate(*common, advance)
     assert seen == [(0, 2), (1, 2), (2, 2)]
     assert json.loads((run / "ablation.json").read_text())["variants"] == found
@@ -150,10 +150,13 @@ def test_the_worth_of_a_part_is_what_is_lost_without_it(
 def test_what_cannot_be_left_out_of_a_stage() -> None:
     assert "doubt" in parts_of("reading")
     assert "photographs" in parts_of("language")
+    assert "teaching" not in parts_of("language")
+    assert "teaching" in parts_of("language", taught=True)
     for stage, part, says in (
         ("reading", "photographs", "only language has"),
         ("reading", "cropping", "makes the pool"),
         ("reading", "x", "no part 'x'"),
+        ("language", "teaching", "give --teacher"),
         ("dreaming", "doubt", "unknown stage"),
     ):
         with pytest.raises(ExportError, match=says):

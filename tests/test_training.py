@@ -68,8 +68,10 @@ def test_stages_run_resume_and_make_a_loadable_checkpoint(
     assert PromptSet.from_dict(json.loads((output / "prompts.json").read_text())) == nano_prompts
     taught = tmp_path / "taught"
     taught.mkdir()
-    for file in ("vision.pt", "reading.pt"):
-        (taught / file).write_bytes((run / file).read_bytes())
+    train_vision("nano", pool, {}, taught, moment, taught_by=output)
+    (line,) = (taught / "vision.jsonl").read_text().splitlines()
+    assert 0 < json.loads(line)["features"] < 2
+    (taught / "reading.pt").write_bytes((run / "reading.pt").read_bytes())
     train_language(
         LANGUAGE,
         "nano",
@@ -86,6 +88,7 @@ def test_stages_run_resume_and_make_a_loadable_checkpoint(
     write_checkpoint("nano", small_tokenizer, nano_prompts, taught / "model.pt", tmp_path / "pupil")
     (line,) = (taught / "model.jsonl").read_text().splitlines()
     assert {"logits", "features"} <= set(json.loads(line))
+    assert not {"logits", "features"} & set(lines[-1])
     further = tmp_path / "further"
     further.mkdir()
     train_vision("nano", pool, {}, further, moment, start=output)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
@@ -78,6 +78,22 @@ def configure(preset: Preset, token_ids: dict[str, int], vocabulary: int) -> Qwe
         vision_start_token_id=token_ids["<|vision_start|>"],
         vision_end_token_id=token_ids["<|vision_end|>"],
         tie_word_embeddings=True,
+    )
+
+
+def sizes_of(config: Qwen2_5_VLConfig) -> Preset:
+    """The sizes of a configuration that `configure` made."""
+    vision: Any = config.vision_config
+    text: Any = config.text_config
+    return Preset(
+        vision_depth=vision.depth,
+        vision_width=vision.hidden_size,
+        vision_mlp=vision.intermediate_size,
+        full_attention_blocks=tuple(vision.fullatt_block_indexes),
+        text_depth=text.num_hidden_layers,
+        text_width=text.hidden_size,
+        text_mlp=text.intermediate_size,
+        kv_heads=text.num_key_value_heads,
     )
 
 

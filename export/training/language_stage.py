@@ -215,7 +215,8 @@ def train_language(
     Alone, or in every process of a team (`team.py`), of which the first validates and saves.
     Writes `<stage>.pt` and `<stage>.jsonl` (see `Course`).
     """
-    teacher = Teacher(taught_by, tokenizer) if taught_by and stage.sees else None
+    taught_by = taught_by if stage.sees and "teaching" in recipe else None
+    teacher = Teacher(taught_by, tokenizer) if taught_by else None
     student = Student(preset, tokenizer, teacher.width if teacher else 0)
     tasks, weights = mixed(stage, recipe)
     packer = Packer(tokenizer, prompts, weights)

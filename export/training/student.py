@@ -8,7 +8,8 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from export.student.architecture import PRESETS, configure, create, trained_model
+from export.student.architecture import PRESETS, configure, create
+from export.student.growing import weights_for
 from export.student.tokenizer import special_ids
 from export.training.batched_language import hidden_states
 from export.training.batched_vision import encode
@@ -71,7 +72,7 @@ class Student(nn.Module):
 
     def __init__(self, preset: str, tokenizer: Tokenizer, teacher_width: int = 0) -> None:
         super().__init__()
-        sizes = PRESETS[preset]
+        self._sizes = sizes = PRESETS[preset]
         config = configure(sizes, special_ids(tokenizer), tokenizer.get_vocab_size())
         self.model: Qwen2_5_VLForConditionalGeneration = create(config)
         self.witness = evidence_head(sizes.text_width)
@@ -101,8 +102,11 @@ class Student(nn.Module):
         )
 
     def load_checkpoint(self, folder: Path, tokenizer: Tokenizer) -> None:
-        """Take the weights of a checkpoint folder; the heads, which it lacks, start afresh."""
-        self.model.load_state_dict(trained_model(folder).state_dict())
+        """Take the weights of a checkpoint folder, grown where it is of a smaller preset.
+
+        The heads, which it lacks, start afresh.
+        """
+        self.model.load_state_dict(weights_for(folder, self._sizes), strict=False)
         self.speak_in_words(tokenizer)
 
     @torch.no_grad()

@@ -33,8 +33,21 @@ class Taught:
     seen: Tensor
 
 
-class Teacher:
-    """A checkpoint of one of our presets, frozen.
+class TowerTeacher:
+    """The vision tower of a checkpoint of one of our presets, frozen; `width` is its features'."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        self.model = trained_model(checkpoint).eval().requires_grad_(False)
+        self.width = self.model.lm_head.in_features
+
+    @torch.no_grad()
+    def see(self, pixels: Tensor) -> Tensor:
+        """Features [B, cells, width] of normalised pixels [B, 3, H, W]."""
+        return encode(self.model.model.visual, pixels)
+
+
+class Teacher(TowerTeacher):
+    """A whole checkpoint of one of our presets, frozen.
 
     Raises ExportError when its vocabulary is not the student's or its heads are not ours.
     """
@@ -48,20 +61,24 @@ class Teacher:
                 f"{checkpoint} has another vocabulary, so its logits say nothing to the student; "
                 "let it answer pictures (python -m export label) and train with --vida"
             )
-        self._model = trained_model(checkpoint).eval().requires_grad_(False)
-        text: Any = self._model.model.language_model
+        super().__init__(checkpoint)
+        text: Any = self.model.model.language_model
         size = int(text.layers[0].self_attn.head_dim)
         if size != HEAD_DIM:
             raise ExportError(f"{checkpoint} has heads of {size}, not {HEAD_DIM}; give our preset")
-        self.width = self._model.lm_head.in_features
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor, packed: Packed) -> Taught:
         """Answer packed questions about normalised pixels [B, 3, H, W]."""
-        seen = encode(self._model.model.visual, pixels)
-        hidden, _ = read_packed(self._model, seen, packed)
-        head = self._model.lm_head
+        seen = self.see(pixels)
+        hidden, _ = read_packed(self.model, seen, packed)
+        head = self.model.lm_head
         return Taught(head(hidden[packed.rows]), head(hidden[packed.level_rows]), seen)
+
+
+def apart(ours: Tensor, theirs: Tensor) -> Tensor:
+    """How far features [B, cells, width] point from a teacher's: one minus the cosine, 0..2."""
+    return 1 - nn_f.cosine_similarity(ours.float(), theirs.float(), dim=-1).mean()
 
 
 def lessons(
@@ -77,9 +94,7 @@ def lessons(
     logits = (answers * packed.weights).sum() / packed.weights.sum().clamp(min=1e-9)
     levels = _divergence(outputs.levels, taught.levels)
     logits = logits + levels.sum() / max(1, len(levels))
-    mapped = student.imitate(sight.seen.float())
-    apart = 1 - nn_f.cosine_similarity(mapped, taught.seen.float(), dim=-1)
-    return {"logits": logits, "features": apart.mean()}
+    return {"logits": logits, "features": apart(student.imitate(sight.seen.float()), taught.seen)}
 
 
 def _divergence(ours: Tensor, theirs: Tensor) -> Tensor:

@@ -108,7 +108,8 @@ def train(
     weights and tokenizer are trained further. `vida` is a folder of ViDA-UGC's training files
     (`export.supervision.vida`), mixed in as photographs with human scores are. A `teacher` is a
     checkpoint folder of one of our presets: the student takes its vocabulary and prompts, and
-    learns from it in the last stage (`teaching.py`). `recipe` says which parts to leave out.
+    learns from it what its tower sees, and in the last stage what it says, too (`teaching.py`).
+    `recipe` says which parts to leave out.
     """
     pool = run / "pool"
     pool.mkdir(parents=True, exist_ok=True)
@@ -133,7 +134,7 @@ def train(
     budgets = {"vision": apart, READING.name: apart, LANGUAGE.name: minutes - apart}
     with watching(run, budgets):
         train_apart(
-            (train_vision, (preset, pool, checks, run, apart, start, recipe)),
+            (train_vision, (preset, pool, checks, run, apart, start, teacher, recipe)),
             (train_language, (READING, *common, apart, start, None, recipe)),
         )
         joined = (*common, minutes - apart, None, teacher, recipe)

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from export.recipe import WHOLE, Recipe
-from export.student.architecture import PRESETS, configure, create, trained_model
+from export.student.architecture import PRESETS, configure, create
+from export.student.growing import weights_for
 from export.training.batched_vision import encode
 from export.training.batches import Batches
 from export.training.course import Course
@@ -20,10 +21,14 @@ from export.training.evidence import (
     looks_of,
 )
 from export.training.optimiser import Optimiser
+from export.training.teaching import TowerTeacher, apart
 from idetex_edge.vocabulary import DISTORTIONS, SEVERITIES
 
 _PIXELS = 600_000
 _RATE = 1.2e-3
+_FEATURES = 2.0
+"""What a teacher's features weigh beside the loss of a batch's evidence."""
+
 _PLACEHOLDER_IDS = {
     name: index
     for index, name in enumerate(
@@ -40,17 +45,25 @@ _PLACEHOLDER_IDS = {
 
 
 class Witness(nn.Module):
-    """A preset's vision tower with a head that puts what it sees into evidence."""
+    """A preset's vision tower with a head that puts what it sees into evidence.
 
-    def __init__(self, preset: str) -> None:
+    `imitate`, where there is a teacher, maps its features to the teacher's, and is dropped later.
+    """
+
+    def __init__(self, preset: str, teacher_width: int = 0) -> None:
         super().__init__()
         sizes = PRESETS[preset]
         self.tower = create(configure(sizes, _PLACEHOLDER_IDS, 64)).model.visual
         self.head = evidence_head(sizes.text_width)
+        self.imitate = nn.Linear(sizes.text_width, teacher_width) if teacher_width else None
+
+    def see(self, pixels: Tensor) -> Tensor:
+        """Features [B, cells, width] of normalised pixels [B, 3, H, W]."""
+        return encode(self.tower, pixels)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Evidence [B, cells, 34] of normalised pixels [B, 3, H, W]."""
-        return self.head(encode(self.tower, pixels))
+        return self.head(self.see(pixels))
 
 
 @torch.no_grad()
@@ -79,20 +92,26 @@ def train_vision(
     run: Path,
     minutes: float,
     start: Path | None = None,
+    taught_by: Path | None = None,
     recipe: Recipe = WHOLE,
 ) -> None:
     """Train a preset's tower on a pool for so many minutes in all; resumes from `run`.
 
-    It begins with the tower of the checkpoint folder `start`, or with fresh weights. `checks`
-    names the pools to validate on. Writes `vision.pt` and `vision.jsonl` (see `Course`).
+    It begins with the tower of the checkpoint folder `start`, grown where that is of a smaller
+    preset, or with fresh weights; the tower of the checkpoint folder `taught_by` may teach it.
+    `checks` names the pools to validate on. Writes `vision.pt` and `vision.jsonl` (see `Course`).
     """
-    model = Witness(preset)
+    teacher = TowerTeacher(taught_by) if taught_by and "teaching" in recipe else None
+    model = Witness(preset, teacher.width if teacher else 0)
     optimiser = Optimiser({"witness": (model, 1.0)})
     course = Course(run, "vision", minutes, model, optimiser)
 
     def begin() -> None:
         if start:
-            model.tower.load_state_dict(trained_model(start).model.visual.state_dict())
+            prefix = "model.visual."
+            weights = weights_for(start, PRESETS[preset])
+            own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+            model.tower.load_state_dict(own, strict=False)
 
     def validate(averaged: Witness) -> dict[str, dict[str, float]]:
         return {name: cell_scores(averaged, path) for name, path in checks.items()}
@@ -100,12 +119,17 @@ def train_vision(
     course.begin(begin)
     for batch in Batches(pool, _PIXELS, 0, course.step, "mirroring" in recipe):
         with torch.autocast("cpu", torch.bfloat16):
-            evidence = model(batch.pixels)
+            seen = model.see(batch.pixels)
+            evidence = model.head(seen)
+            taught = teacher.see(batch.pixels) if teacher else None
         truth = grade_targets(batch.coverage, batch.severity)
-        loss = evidence_loss(evidence, truth, looks_of(batch.pixels))
-        loss.backward()
+        figures = {"loss": evidence_loss(evidence, truth, looks_of(batch.pixels))}
+        if taught is not None and model.imitate:
+            figures["features"] = apart(model.imitate(seen.float()), taught)
+        (figures["loss"] + _FEATURES * figures.get("features", 0.0)).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step(course.rate(_RATE))
-        course.advance(len(batch.records), {"loss": float(loss.detach())}, validate)
+        losses = {name: float(figure.detach()) for name, figure in figures.items()}
+        course.advance(len(batch.records), losses, validate)
         if course.done:
             return
