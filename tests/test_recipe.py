@@ -20,8 +20,8 @@ from export.supervision.wording import FirstWords
 from export.training.ablation import ablate, markdown, parts_of
 from export.training.batches import Batches
 from export.training.evidence import ABSENT, PRESENT, told
-from export.training.language_stage import READING, asked_of, mixed
 from export.training.packing import TASK_WEIGHTS
+from export.training.stages import READING, asked_of, mixed
 from idetex_edge.errors import ExportError
 from idetex_edge.prompts import PromptSet
 

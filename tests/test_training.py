@@ -1,8 +1,10 @@
 """Stages of training: they run, resume, average and work in a team."""
 
 import json
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,8 +20,9 @@ from export.training import team
 from export.training.averaging import Average
 from export.training.checkpoint import write_checkpoint
 from export.training.course import Course
-from export.training.language_stage import LANGUAGE, READING, train_language
+from export.training.language_stage import train_language
 from export.training.optimiser import Optimiser
+from export.training.stages import LANGUAGE, READING, Material
 from export.training.student import Student
 from export.training.vision_stage import train_vision
 from idetex_edge.prompts import PromptSet
@@ -35,81 +38,94 @@ def test_average_follows_the_weights() -> None:
     assert torch.allclose(average.weights["weight"], module.weight, atol=1e-3)
 
 
-def test_stages_run_resume_and_make_a_loadable_checkpoint(
-    photo_folder: Path, tmp_path: Path, small_tokenizer: Tokenizer, nano_prompts: PromptSet
-) -> None:
+_MOMENT = 1e-4
+"""Minutes, of which the first step takes more."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run of all stages of nano, a step or two each, and its checkpoint."""
+
+    run: Path
+    material: Material
+    checkpoint: Path
+
+
+@pytest.fixture(scope="module")
+def trained(
+    photo_folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    small_tokenizer: Tokenizer,
+    nano_prompts: PromptSet,
+) -> Trained:
+    run = tmp_path_factory.mktemp("run")
     listed = list_photos(photo_folder)
-    pool = tmp_path / "pool"
+    pool = run / "pool"
     for seed in (2, 3):
         write_shard(pool, [p for p in listed if not p.scored], photo_folder, seed, held_out=False)
-    run = tmp_path / "run"
-    moment = 1e-4
-    train_vision("nano", pool, {}, run, moment)
     scored = [
         Labelled(photo.path, (score_example(mos),))
         for photo, mos in zip([p for p in listed if p.scored], (3.0, 4.0), strict=True)
     ]
-    real = scored * 2
+    material = Material(small_tokenizer, nano_prompts, pool, scored * 2, {}, scored)
+    train_vision("nano", pool, {}, run, _MOMENT)
     for stage in (READING, LANGUAGE):
         for _ in range(2):
-            train_language(
-                stage, "nano", small_tokenizer, nano_prompts, pool, real, scored, {}, run, moment
-            )
-        written = (run / f"{stage.name}.jsonl").read_text()
-        lines = [json.loads(line) for line in written.splitlines()]
+            train_language(stage, "nano", material, run, _MOMENT)
+    write_checkpoint("nano", small_tokenizer, nano_prompts, run / "model.pt", run / "checkpoint")
+    return Trained(run, material, run / "checkpoint")
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _tensors(path: Path, kind: str = "model") -> dict[str, Tensor]:
+    state = torch.load(path, weights_only=True)
+    return state["average"]["weights"] if kind == "average" else state[kind]
+
+
+def test_stages_run_and_go_on(trained: Trained) -> None:
+    for stage in (READING, LANGUAGE):
+        lines = _lines(trained.run / f"{stage.name}.jsonl")
         assert lines[-1]["step"] == len(lines) == 2
     assert set(lines[-1]["checks"]["people"]) == {"srcc", "plcc"}
-    output = tmp_path / "checkpoint"
-    write_checkpoint("nano", small_tokenizer, nano_prompts, run / "model.pt", output)
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(output)
-    saved = torch.load(run / "model.pt", weights_only=True)["average"]["weights"]
-    name = "model.language_model.layers.0.mlp.up_proj.weight"
-    assert torch.equal(dict(model.named_parameters())[name], saved[f"model.{name}"])
-    assert PromptSet.from_dict(json.loads((output / "prompts.json").read_text())) == nano_prompts
-    taught = tmp_path / "taught"
-    taught.mkdir()
-    train_vision("nano", pool, {}, taught, moment, taught_by=output)
-    (line,) = (taught / "vision.jsonl").read_text().splitlines()
-    assert 0 < json.loads(line)["features"] < 2
-    (taught / "reading.pt").write_bytes((run / "reading.pt").read_bytes())
-    train_language(
-        LANGUAGE,
-        "nano",
-        small_tokenizer,
-        nano_prompts,
-        pool,
-        real,
-        [],
-        {},
-        taught,
-        moment,
-        taught_by=output,
-    )
-    write_checkpoint("nano", small_tokenizer, nano_prompts, taught / "model.pt", tmp_path / "pupil")
-    (line,) = (taught / "model.jsonl").read_text().splitlines()
-    assert {"logits", "features"} <= set(json.loads(line))
     assert not {"logits", "features"} & set(lines[-1])
-    further = tmp_path / "further"
-    further.mkdir()
-    train_vision("nano", pool, {}, further, moment, start=output)
-    train_language(
-        READING,
-        "nano",
-        small_tokenizer,
-        nano_prompts,
-        pool,
-        real,
-        [],
-        {},
-        further,
-        moment,
-        start=output,
-    )
-    moved = torch.load(further / "reading.pt", weights_only=True)["model"][f"model.{name}"]
-    assert torch.allclose(moved, saved[f"model.{name}"], atol=1e-3)
-    tower = torch.load(further / "vision.pt", weights_only=True)["model"]
+
+
+def test_a_run_makes_a_loadable_checkpoint(trained: Trained) -> None:
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(trained.checkpoint)
+    averaged = _tensors(trained.run / "model.pt", "average")
+    name = "model.language_model.layers.0.mlp.up_proj.weight"
+    assert torch.equal(dict(model.named_parameters())[name], averaged[f"model.{name}"])
+    prompts = json.loads((trained.checkpoint / "prompts.json").read_text())
+    assert PromptSet.from_dict(prompts) == trained.material.prompts
+
+
+def test_a_teacher_teaches_tower_and_answers(trained: Trained, tmp_path: Path) -> None:
+    material, teacher = trained.material, trained.checkpoint
+    train_vision("nano", material.pool, {}, tmp_path, _MOMENT, taught_by=teacher)
+    (line,) = _lines(tmp_path / "vision.jsonl")
+    assert 0 < line["features"] < 2
+    (tmp_path / "reading.pt").write_bytes((trained.run / "reading.pt").read_bytes())
+    train_language(LANGUAGE, "nano", material, tmp_path, _MOMENT, taught_by=teacher)
+    (line,) = _lines(tmp_path / "model.jsonl")
+    assert {"logits", "features"} <= set(line)
+    words = (material.tokenizer, material.prompts)
+    write_checkpoint("nano", *words, tmp_path / "model.pt", tmp_path / "pupil")
+
+
+def test_a_checkpoint_is_trained_further(trained: Trained, tmp_path: Path) -> None:
+    start = trained.checkpoint
+    train_vision("nano", trained.material.pool, {}, tmp_path, _MOMENT, start)
+    train_language(READING, "nano", trained.material, tmp_path, _MOMENT, start)
+    averaged = _tensors(trained.run / "model.pt", "average")
+    name = "model.language_model.layers.0.mlp.up_proj.weight"
+    moved = _tensors(tmp_path / "reading.pt")[f"model.{name}"]
+    assert torch.allclose(moved, averaged[f"model.{name}"], atol=1e-3)
     name = "blocks.0.attn.qkv.weight"
-    assert torch.allclose(tower[f"tower.{name}"], saved[f"model.model.visual.{name}"], atol=1e-3)
+    moved = _tensors(tmp_path / "vision.pt")[f"tower.{name}"]
+    assert torch.allclose(moved, averaged[f"model.model.visual.{name}"], atol=1e-3)
 
 
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(
@@ -122,6 +138,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     pool = tmp_path / "pool"
     clean = [p for p in list_photos(photo_folder) if not p.scored]
     write_shard(pool, clean, photo_folder, seed=2, held_out=False)
+    material = Material(small_tokenizer, nano_prompts, pool, [], {}, [])
     seconds = count()
     monkeypatch.setattr("time.monotonic", lambda: float(next(seconds)))
     weights: list[dict[str, Tensor]] = []
@@ -129,9 +146,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
         run = tmp_path / str(len(stops))
         for steps in stops:
             monkeypatch.setattr(Course, "done", property(lambda c, n=steps: c.step >= n))
-            train_language(
-                READING, "nano", small_tokenizer, nano_prompts, pool, [], [], {}, run, minutes=1
-            )
+            train_language(READING, "nano", material, run, minutes=1)
         saved = torch.load(run / "reading.pt", weights_only=True)
         assert (saved["step"], saved["seconds"]) == (4, 4.0)
         weights.append(saved["model"])

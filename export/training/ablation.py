@@ -8,7 +8,8 @@ from typing import Final
 from tokenizers import Tokenizer
 
 from export.recipe import POOL_PARTS, Recipe, recipe_without
-from export.training.language_stage import LANGUAGE, READING, train_language
+from export.training.language_stage import train_language
+from export.training.stages import LANGUAGE, READING, Material
 from export.training.train import make_checks, scored_examples
 from export.training.vision_stage import train_vision
 from export.training.watching import read_log
@@ -81,14 +82,14 @@ def ablate(
     prompts = PromptSet.from_dict(json.loads((model / "prompts.json").read_text()))
     real, scored = (scored_examples(photos, held_out) for held_out in (False, True))
     checks = make_checks(photos, run)
+    material = Material(tokenizer, prompts, pool, real, checks, scored)
 
     def train(folder: Path, recipe: Recipe) -> Checked:
         if stage == "vision":
             train_vision(preset, pool, checks, folder, minutes, None, teacher, recipe)
             return read_log(folder, stage)[-1]["checks"]
         described = _LANGUAGE_STAGES[stage]
-        data = (pool, real, scored, checks, folder, minutes, None, teacher)
-        train_language(described, preset, tokenizer, prompts, *data, recipe)
+        train_language(described, preset, material, folder, minutes, None, teacher, recipe)
         return read_log(folder, described.name)[-1]["checks"]
 
     found: dict[str, Checked] = {}

@@ -26,7 +26,8 @@ from export.supervision.examples import examples_for, score_example
 from export.supervision.labelled import Labelled
 from export.supervision.vida import read_vida
 from export.training.checkpoint import write_checkpoint
-from export.training.language_stage import LANGUAGE, READING, train_language
+from export.training.language_stage import train_language
+from export.training.stages import LANGUAGE, READING, Material
 from export.training.team import train_apart, train_together
 from export.training.vision_stage import train_vision
 from export.training.watching import watching
@@ -129,7 +130,8 @@ def train(
     tokenizer = Tokenizer.from_file(str(vocabulary))
     real = scored_examples(photos, held_out=False) + (read_vida(vida).pictures if vida else [])
     scored = scored_examples(photos, held_out=True)
-    common = (preset, tokenizer, prompts, pool, real, scored, checks, run)
+    material = Material(tokenizer, prompts, pool, real, checks, scored)
+    common = (preset, material, run)
     apart = minutes * _APART_SHARE
     budgets = {"vision": apart, READING.name: apart, LANGUAGE.name: minutes - apart}
     with watching(run, budgets):

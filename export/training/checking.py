@@ -1,0 +1,74 @@
+"""Validation of the stages that read: on pools of spoiled pictures, and beside people."""
+
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from export.supervision.labelled import Labelled
+from export.supervision.mixture import EVERYTHING
+from export.training.batches import Batches, normalise
+from export.training.losses import Losses
+from export.training.packing import Packer
+from export.training.real import as_the_model_sees
+from export.training.stages import Stage, asked_of, look, pack_cells
+from export.training.student import Student
+from idetex_edge.evaluation.correlation import correlate
+
+_BATCHES: Final = 24
+_PIXELS: Final = 225_000
+_PEOPLE: Final = 128
+
+
+@torch.no_grad()
+def check(
+    student: Student, stage: Stage, packer: Packer, losses: Losses, pool: Path
+) -> dict[str, float]:
+    """Teacher-forced figures on a pool: loss, token accuracy, choice accuracy."""
+    generator = torch.Generator().manual_seed(11)
+    totals = {"loss": 0.0, "token": 0.0, "choice": 0.0}
+    tokens = choices = 0.0
+    letters = torch.tensor([packer.id_of(letter) for letter in "ABCD"])
+    drawn = islice(Batches(pool, _PIXELS, seed=5), _BATCHES)
+    for number, batch in enumerate(drawn):
+        packed = pack_cells(packer, asked_of(batch, f"check {number}", EVERYTHING), batch.pixels)
+        with torch.autocast("cpu", torch.bfloat16):
+            sight = look(student, stage, batch, generator)
+            logits = student(sight.features, packed).answers
+        totals["loss"] += float(losses.answers(logits, packed)) / _BATCHES
+        right = logits.argmax(-1) == packed.targets
+        totals["token"] += float(right.sum())
+        tokens += len(right)
+        letter = torch.isin(packed.targets, letters)
+        best = letters[logits[letter][:, letters].argmax(-1)]
+        totals["choice"] += float((best == packed.targets[letter]).sum())
+        choices += float(letter.sum())
+    totals["token"] /= tokens
+    totals["choice"] /= choices
+    return {name: round(value, 4) for name, value in totals.items()}
+
+
+@torch.no_grad()
+def agreement(
+    student: Student, packer: Packer, losses: Losses, scored: Sequence[Labelled]
+) -> dict[str, dict[str, float]]:
+    """`people`: how well scores read from the level words go with theirs (SRCC, PLCC).
+
+    Only the first 128 photographs are looked at. Empty where that is undefined: with one picture,
+    or where all scores are equal.
+    """
+    ours: list[float] = []
+    theirs: list[float] = []
+    for picture in scored[:_PEOPLE]:
+        pixels = normalise(as_the_model_sees(picture.path)[None])
+        packed = pack_cells(packer, [picture.examples], pixels)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = student(student.see(pixels).features, packed).levels
+        ours += losses.scores(logits).tolist()
+        theirs += (packed.level_targets @ losses.level_values).tolist()
+    found = correlate(ours, theirs)
+    if found is None:
+        return {}
+    return {"people": {"srcc": round(found.srcc, 4), "plcc": round(found.plcc, 4)}}

@@ -1,0 +1,108 @@
+"""Stages two and three: what each learns from, what pictures are asked, and how they are seen.
+
+In stage two, *reading*, the language model learns every task from the truth as a tower might put it
+(`evidence.told`); no pixel is encoded. In stage three, *language*, the whole model sees,
+vision tower included, and learns people's scores beside.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Final
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from export.pool.shards import CELL
+from export.recipe import WHOLE, Recipe
+from export.supervision import mixture
+from export.supervision.example import Example
+from export.supervision.examples import examples_for
+from export.supervision.labelled import Labelled
+from export.supervision.mixture import EVEN, Mixture, without_brief
+from export.supervision.wording import FirstWords
+from export.training.batches import Batch
+from export.training.evidence import grade_targets, looks_of, told
+from export.training.packing import TASK_WEIGHTS, Packed, Packer
+from export.training.student import Sight, Student
+from idetex_edge.prompts import PromptSet
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One of the two stages: `name` is its files', `pixels` the budget of a step's batch.
+
+    `sees`: whether the features are the tower's; it learns itself every `tower_every` steps.
+    """
+
+    name: str
+    sees: bool
+    pixels: int
+    rate: float
+    mixture: Mixture
+    tower_every: int = 1
+
+
+READING: Final = Stage("reading", False, 450_000, 1.5e-3, mixture.READING)
+LANGUAGE: Final = Stage("model", True, 300_000, 5e-4, mixture.EVERYTHING, tower_every=2)
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What is learnt from and in which words, and what is validated on.
+
+    pool: a folder of spoiled pictures; real: labelled photographs beside them; checks: pools to
+    validate on, by name; scored: photographs to validate on, of each of which a score is known.
+    """
+
+    tokenizer: Tokenizer
+    prompts: PromptSet
+    pool: Path
+    real: Sequence[Labelled]
+    checks: Mapping[str, Path]
+    scored: Sequence[Labelled]
+
+
+def asked_of(
+    batch: Batch, draw: str, mixture: Mixture, recipe: Recipe = WHOLE
+) -> list[list[Example]]:
+    """What each picture of a batch is asked: by its seed and `draw`, or always the same of it."""
+    words = Random if "rephrasing" in recipe else FirstWords
+    draw = draw if "redrawing" in recipe else ""
+    return [
+        examples_for(record, mirrored, words(f"{draw} {record.seed}"), mixture)
+        for record, mirrored in zip(batch.records, batch.mirrored, strict=True)
+    ]
+
+
+def pack_cells(packer: Packer, examples: Sequence[Sequence[Example]], pixels: Tensor) -> Packed:
+    """Pack what pictures of pixels [B, 3, H, W] are asked."""
+    height, width = pixels.shape[-2:]
+    return packer.pack(examples, height // CELL, width // CELL)
+
+
+def mixed(stage: Stage, recipe: Recipe) -> tuple[Mixture, Mapping[str, float]]:
+    """How often each task is asked, and what a token of its answer weighs."""
+    weighed = "mixing" in recipe
+    tasks = stage.mixture if weighed else EVEN
+    weights = TASK_WEIGHTS if weighed else dict.fromkeys(TASK_WEIGHTS, 1.0)
+    return tasks if "shortening" in recipe else without_brief(tasks), weights
+
+
+def look(
+    student: Student,
+    stage: Stage,
+    batch: Batch,
+    generator: torch.Generator,
+    tower_learns: bool = False,
+    doubtful: bool = True,
+) -> Sight:
+    """The pictures as they are seen, or as they are told."""
+    if stage.sees:
+        return student.see(batch.pixels, tower_learns)
+    targets = grade_targets(batch.coverage, batch.severity)
+    evidence = told(targets, looks_of(batch.pixels), generator, doubtful)
+    features = student.testify(evidence)
+    return Sight(features, evidence, features)
