@@ -61,6 +61,28 @@ def test_every_target_and_precision_has_only_its_own_operators(
                     assert not kinds(model) & NEW
 
 
+@pytest.mark.parametrize("save", SHAPES)
+@pytest.mark.parametrize("precision", ["int8-weights", "int4", "int4-32"])
+def test_every_matrix_is_whole_numbers_whatever_its_width(
+    save: Callable[[Path], Path], precision: str, tmp_path: Path
+) -> None:
+    """Blocks that do not divide a row are filled up, not left in float."""
+    whole = {ir.DataType.INT4, ir.DataType.INT8}
+    for model in graphs(save(tmp_path / "model"), "onnx-standard", precision).values():
+        matrices = [
+            value.dtype
+            for value in model.graph.initializers.values()
+            if len(value.shape or ()) == 2 and not str(value.name).endswith(".scale")
+        ]
+        # The output matrix is the embedding table, which keeps its type.
+        assert sum(kind not in whole for kind in matrices) <= ("last_slots" in _inputs(model))
+        assert sum(kind in whole for kind in matrices) > 8
+
+
+def _inputs(model: ir.Model) -> set[str | None]:
+    return {value.name for value in model.graph.inputs}
+
+
 def test_standard_graphs_have_the_native_operators(tiny_checkpoint: Path) -> None:
     found = graphs(tiny_checkpoint, "onnx-standard", "fp32")
     assert {"Attention", "RotaryEmbedding", "RMSNormalization"} <= kinds(found["vision"])

@@ -184,7 +184,7 @@ def _stored_int8(emit: Emitter, m: Matrix) -> ir.Value:
 def _stored_blocks(kind: ir.DataType, block: int, floats: npt.DTypeLike) -> Form:
     """W in whole numbers with a scale for every `block` of a row, dequantised by the graph.
 
-    Where `block` does not divide the row, W stays in the float type.
+    Where `block` does not divide the row, zeros follow it, and x as well.
     """
     limit = {ir.DataType.INT4: 7, ir.DataType.INT8: 127}[kind]
     small = {ir.DataType.INT4: ml_dtypes.int4, ir.DataType.INT8: np.int8}[kind]
@@ -192,21 +192,22 @@ def _stored_blocks(kind: ir.DataType, block: int, floats: npt.DTypeLike) -> Form
 
     def form(emit: Emitter, m: Matrix) -> ir.Value:
         outputs, inputs = m.shape
-        if inputs % block:
-            return (_float16 if half else _float32)(emit, m)
+        count = -(-inputs // block)
 
         def codes(w: Array) -> npt.NDArray[np.generic]:
             whole = quantised(_blocks(w, block), limit)
-            return np.ascontiguousarray(whole.reshape(outputs, inputs).T).astype(small)
+            return np.ascontiguousarray(whole.reshape(outputs, count * block).T).astype(small)
 
-        packed = m.stored(emit, codes, kind, (inputs, outputs), kind.name.lower())
+        packed = m.stored(emit, codes, kind, (count * block, outputs), kind.name.lower())
         scale = m.stored(
             emit,
             lambda w: np.transpose(steps(_blocks(w, block), limit)[..., 0]).astype(floats),
-            *(floats, (inputs // block, outputs), "scale"),
+            *(floats, (count, outputs), "scale"),
         )
         weight = emit.one("DequantizeLinear", packed, scale, axis=0, block_size=block)
         x = emit.to(m.x, ir.DataType.FLOAT16) if half else m.x
+        if more := count * block - inputs:
+            x = emit.one("Pad", x, emit.longs(0, more), None, emit.longs(-1))
         product = emit.one("MatMul", x, weight, name=m.name)
         return _add(emit, _widened(emit, product) if half else product, m.bias)
 
