@@ -14,6 +14,7 @@ from PIL import Image
 from skimage import data
 
 from export.bundling.graphs import Recipe, lowered_graphs
+from export.calibration.benchmark import hold
 from export.calibration.fallback import Agreement, search
 from export.calibration.layers import HEAVY, choose_layers, tail
 from export.calibration.observe import ROWS, Inputs, Observation
@@ -234,6 +235,38 @@ def test_a_search_stops_at_the_budget_and_tells_where_nothing_helps() -> None:
     assert search(plan, EIGHT, costing(dict.fromkeys(names, 0.003), tried), quiet) is not plan
     hopeless = search(plan, EIGHT, lambda _: Agreement(9.0, 0.0, 0.0, 9.0), quiet)
     assert all("with all of them kept: top-1" in layer.kept for layer in hopeless.layers.values())
+
+
+def test_a_benchmark_keeps_the_fewest_blocks_with_which_no_score_falls() -> None:
+    """What the compared pictures can bear, the benchmark cannot: blocks 5 and 9 must stay."""
+    names = [f"text.layers.{block}.{part}" for block in range(16) for part in ("up", "down")]
+    costs = dict.fromkeys(names, 1e-5) | {names[10]: 3e-4, names[19]: 2e-4, names[6]: 1e-4}
+    plan = Plan({name: LayerPlan(0.1, "mse", error=0.5) for name in names})
+    plan = plan.keeping({names[0]: "its tail"})
+    runs: list[int] = []
+
+    def shortfalls(candidate: Plan) -> list[str]:
+        loose = {".".join(name.split(".")[:3]) for name in candidate.loose}
+        runs.append(16 - len(loose))
+        return ["levels fall"] if loose & {"text.layers.5", "text.layers.9"} else []
+
+    found = hold(plan, shortfalls, costing(costs, []), quiet)
+    kept = {name: layer.kept for name, layer in found.layers.items() if layer.kept}
+    assert set(kept) == {names[0], names[10], names[11], names[18], names[19]}
+    assert kept[names[0]] == "its tail"
+    assert kept[names[19]] == (
+        "text.layers.9 is number 2 of 16 by effect, 2.1e-04 nats nearer with it kept; "
+        "with fewer blocks kept levels fall"
+    )
+    # As it is, then halves of sixteen until one block fewer is known to fail.
+    assert runs == [0, 8, 4, 2, 1]
+    assert hold(found, shortfalls, costing(costs, []), quiet) is found
+
+
+def test_a_benchmark_that_nothing_satisfies_keeps_all() -> None:
+    plan = Plan({f"text.layers.{i}.down": LayerPlan(0.1, "mse", 0.5) for i in range(3)})
+    found = hold(plan, lambda _: ["levels fall"], costing(dict.fromkeys(plan.layers, 0), []), quiet)
+    assert not found.loose
 
 
 def test_kept_layers_take_the_fallback_form(tiny_checkpoint: Path) -> None:

@@ -17,13 +17,20 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from skimage import data
 
+from export.bundling.graphs import Recipe
+from export.calibration.calibrate import calibrate
 from export.calibration.observe import Observation
 from export.calibration.overflow import overflowing
 from export.calibration.plan import Plan
+from export.checkpoint import open_checkpoint
 from export.convert import Conversion, convert
+from export.parity.pictures import photographs
+from export.parity.reference import Reference
+from export.targets import find_target
 from idetex_edge.bundle import Bundle
 from idetex_edge.engines.onnx import OnnxEngine
 from idetex_edge.engines.protocol import Floats
+from idetex_edge.errors import ExportError
 
 LAST = "visual.blocks.2.mlp.down_proj"
 
@@ -90,3 +97,58 @@ def test_matrices_that_overflow_stay_in_fp32(
     blind = replace(wanted, output=tmp_path / "blind", ranges=tmp_path / "ranges.json")
     assert np.isfinite(features(made.bundle, monkeypatch)).all()
     assert not np.isfinite(features(convert(blind, quiet).bundle, monkeypatch)).all()
+
+
+@pytest.fixture(scope="module")
+def shouting_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Values beyond FP16, which the output projection makes small again."""
+    folder = tiny.ask_briefly(
+        tiny.save_qwen2_5_vl(tmp_path_factory.mktemp("shouting") / "model"), context=512
+    )
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    layer = "model.layers.1.self_attn"
+    for part, factor in (("v_proj.weight", 1e6), ("v_proj.bias", 1e6), ("o_proj.weight", 1e-6)):
+        tensors[f"{layer}.{part}"] *= factor
+    save_file(tensors, path, metadata={"format": "pt"})
+    return folder
+
+
+def test_values_that_attention_in_half_cannot_read_are_refused(
+    shouting_checkpoint: Path, tmp_path: Path
+) -> None:
+    says = (
+        r"layers\.1\.self_attn\.v_proj gives attention up to .* ends at 65504; convert for onnx-cpu"
+    )
+    wanted = Conversion(shouting_checkpoint, tmp_path / "out", "tensorrt-10.3", "fp16", steps=4)
+    with pytest.raises(ExportError, match=says) as told:
+        convert(wanted, quiet)
+    assert "\n" not in str(told.value)
+    assert list(tmp_path.iterdir()) == []
+    # In FP32 it is as good as any.
+    whole = convert(replace(wanted, target="onnx-standard", precision="fp32"), quiet).bundle
+    assert json.loads(whole.file("parity.json").read_text())["logits_error"] <= 1e-4
+
+
+def test_what_fp16_cannot_hold_is_measured_for_every_target_and_counts_for_some(
+    loud_checkpoint: Path, shouting_checkpoint: Path, tmp_path: Path
+) -> None:
+    """So that ranges of one target can be used for another."""
+    pictures = photographs(None, 0).proof[:1]
+
+    def plan(folder: Path) -> Plan:
+        checkpoint = open_checkpoint(folder)
+        recipe = Recipe(checkpoint, *find_target("onnx-standard", "fp32"), Plan())
+        return calibrate(recipe, Reference(checkpoint), pictures, 4, quiet)
+
+    found = plan(loud_checkpoint)
+    assert list(found.wide) == [LAST]
+    for target, kept in (("onnx-standard", []), ("tensorrt-10.3", [LAST])):
+        recipe = Recipe(
+            open_checkpoint(loud_checkpoint), *find_target(target, "int8-weights"), found
+        )
+        assert list(recipe.applied.kept) == kept
+    plan(shouting_checkpoint).save(tmp_path / "ranges.json")
+    wanted = Conversion(shouting_checkpoint, tmp_path / "out", "tensorrt-rtx", "fp16")
+    with pytest.raises(ExportError, match="v_proj gives attention up to"):
+        convert(replace(wanted, ranges=tmp_path / "ranges.json"), quiet)

@@ -74,7 +74,7 @@ def test_conversion_is_held_to_a_benchmark(
     def fallen(*_: object) -> Scoreboard:
         return Scoreboard(2, {"Region mAP": Row(0.5, 0.3, 0.01)})
 
-    monkeypatch.setattr("export.convert.measure_scoreboard", fallen)
+    monkeypatch.setattr("export.parity.scoreboard.Held.scoreboard", fallen)
     failing = replace(wanted, output=tmp_path / "failing")
     with pytest.raises(ExportError, match=r"Region mAP falls from 0\.5000 .* worst layers"):
         convert(failing, quiet)

@@ -37,13 +37,15 @@ class Plan:
     """A checkpoint's calibration.
 
     layers: by the matrix's name. balance: by source (see `export.lowering.balancing`), the factors
-    its outputs are divided by. wide: by the matrix's name, why it is float32 at every precision.
-    keys, values: the KV cache's 8-bit steps, [layers][kv heads]. pictures: how many were seen.
+    its outputs are divided by. wide: by the matrix's name, why it is float32 at every precision
+    where the target computes in FP16. refused: likewise, why there is no such target for it. keys,
+    values: the KV cache's 8-bit steps, [layers][kv heads]. pictures: how many were seen.
     """
 
     layers: Mapping[str, LayerPlan] = field(default_factory=dict[str, LayerPlan])
     balance: Mapping[str, list[float]] = field(default_factory=dict[str, list[float]])
     wide: Mapping[str, str] = field(default_factory=dict[str, str])
+    refused: Mapping[str, str] = field(default_factory=dict[str, str])
     keys: list[list[float]] = field(default_factory=list[list[float]])
     values: list[list[float]] = field(default_factory=list[list[float]])
     pictures: int = 0
@@ -70,6 +72,11 @@ class Plan:
         """What stays in float, and why."""
         kept = {name: layer.kept for name, layer in self.layers.items() if layer.kept}
         return kept | dict(self.wide)
+
+    @property
+    def loose(self) -> list[str]:
+        """The calibrated matrices that do not stay in float."""
+        return [name for name, layer in self.layers.items() if not layer.kept]
 
     def factors(self) -> dict[str, Array]:
         """Give the balance as arrays."""

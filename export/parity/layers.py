@@ -59,7 +59,7 @@ def worst_layers(
         advance("looking for the worst layers", done + 1, len(matrices))
         assert weight is not None
         assert weight.const_value is not None
-        form, step = recipe.plan.choose(default, precision, name)
+        form, step = recipe.applied.choose(default, precision, name)
         rows = seen.of(name).rows
         if name in divisors:
             rows = rows / np.tile(divisors[name], rows.shape[1] // len(divisors[name]))

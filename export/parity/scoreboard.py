@@ -62,18 +62,33 @@ class Scoreboard:
         ]
 
 
-def measure_scoreboard(recipe: Recipe, bench: Path, advance: Advance) -> Scoreboard:
-    """Evaluate the recipe's graphs and float32 ones of its checkpoint on a benchmark.
+class Held:
+    """A benchmark that plans of one recipe are held to; float32 answers it once."""
 
-    Raises RequestError when the benchmark is no good (see `idetex_edge.evaluation.benchmark`).
-    """
-    target, precision = find_target("onnx-cpu", "fp32")
-    whole = replace(recipe, target=target, precision=precision, plan=Plan())
-    exact, ours = (
-        _scores(tried, bench, name, advance)
-        for tried, name in ((whole, "float32"), (recipe, "the bundle"))
-    )
-    return compare(open_benchmark(bench), exact, ours)
+    def __init__(self, recipe: Recipe, bench: Path, advance: Advance) -> None:
+        """Open the benchmark.
+
+        Raises RequestError when it is no good (see `idetex_edge.evaluation.benchmark`).
+        """
+        self._recipe, self._bench, self._advance = recipe, bench, advance
+        self._benchmark = open_benchmark(bench)
+        self._exact: Scores | None = None
+        self._last: tuple[Plan, Scoreboard] | None = None
+
+    def scoreboard(self, plan: Plan) -> Scoreboard:
+        """Evaluate the recipe's graphs by a plan beside float32 ones of its checkpoint."""
+        if self._last is None or self._last[0] != plan:
+            exact = self._exact = self._exact or self._of_float32()
+            ours = _scores(
+                replace(self._recipe, plan=plan), self._bench, "the bundle", self._advance
+            )
+            self._last = (plan, compare(self._benchmark, exact, ours))
+        return self._last[1]
+
+    def _of_float32(self) -> Scores:
+        target, precision = find_target("onnx-cpu", "fp32")
+        whole = replace(self._recipe, target=target, precision=precision, plan=Plan())
+        return _scores(whole, self._bench, "float32", self._advance)
 
 
 def compare(benchmark: Benchmark, exact: Scores, ours: Scores) -> Scoreboard:
