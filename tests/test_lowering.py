@@ -169,3 +169,34 @@ def test_whole_number_forms_round_as_they_say() -> None:
     expected = rounded @ (np.rint(weight / scale) * scale).T
     got = run_form("static_int8", x, weight, np.zeros(16, np.float32), step)
     np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("form", "bits", "block"),
+    [
+        ("block_int8", 8, 64),
+        ("block_int4_128", 4, 128),
+        ("block_int4_32", 4, 32),
+        ("stored_int8_32", 8, 32),
+        ("stored_int4_128", 4, 128),
+        ("stored_int4_32", 4, 32),
+        ("stored_int4_128_float16", 4, 128),
+    ],
+)
+def test_blocks_round_as_they_say(form: str, bits: int, block: int) -> None:
+    # ONNX Runtime's kernels for blocks round what they multiply to 8 bits.
+    ratio = 1e-2
+    chance = np.random.default_rng(2)
+    x, weight = (chance.normal(size=s).astype(np.float32) for s in ((3, 272), (16, 272)))
+    limit = 2 ** (bits - 1) - 1
+    rounded = np.zeros_like(weight)
+    for row, start in np.ndindex(16, -(-272 // block)):
+        part = weight[row, start * block : (start + 1) * block]
+        step = np.abs(part).max() / limit
+        rounded[row, start * block : (start + 1) * block] = np.rint(part / step) * step
+    got = run_form(form, x, weight, np.zeros(16, np.float32), 0.0)
+    expected = x @ rounded.T
+    assert np.linalg.norm(got - expected) <= ratio * np.linalg.norm(expected)
+    # Rounding the weights moves the product further than that.
+    if bits == 4:
+        assert np.linalg.norm(got - x @ weight.T) > 5 * ratio * np.linalg.norm(expected)
