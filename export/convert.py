@@ -137,11 +137,7 @@ def convert(wanted: Conversion, advance: Advance) -> Converted:
             write_json(folder.path / SMOKE, {"level_probabilities": levels})
             seal(folder.path, manifest)
         if wanted.kernels is not None:
-            from export.triton.add import CACHES, PRECISION_OF, add_triton
-
-            precision = PRECISION_OF[wanted.precision]
-            grown = open_bundle(folder.path)
-            add_triton(grown, recipe.checkpoint, wanted.kernels, precision, CACHES[0], advance)
+            _add_kernels(wanted.kernels, wanted.precision, recipe, folder.path, advance)
     return Converted(open_bundle(wanted.output), tuple(reports), recipe.applied.kept)
 
 
@@ -171,7 +167,8 @@ def _plan(
     held: Held | None,
     advance: Advance,
 ) -> Plan:
-    if wanted.ranges is not None or not (recipe.precision.calibrated or recipe.target.half):
+    watched = recipe.precision.calibrated or recipe.target.half or wanted.kernels is not None
+    if wanted.ranges is not None or not watched:
         return recipe.plan
     path = folder.path / CALIBRATION
 
@@ -218,6 +215,17 @@ def _draft(photos: Path | None, bundle: Bundle, advance: Advance) -> None:
     pictures = photographs(photos, PICTURES)
     drafter = learn_drafts(bundle, (*pictures.calibration, *pictures.proof), advance)
     bundle.file(DRAFTS).write_text(drafter.to_json(), encoding="utf-8")
+
+
+def _add_kernels(
+    kernels: Path, precision: str, recipe: Recipe, folder: Path, advance: Advance
+) -> None:
+    from export.triton.add import CACHES, PRECISION_OF, add_triton
+
+    add_triton(
+        *(open_bundle(folder), recipe.checkpoint, kernels),
+        *(PRECISION_OF[precision], CACHES[0], recipe.plan, advance),
+    )
 
 
 def _degraded(shortfalls: Sequence[str], worst: dict[str, float]) -> str:

@@ -9,19 +9,18 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import tiny
 import torch
 from conftest import quiet
+from loud import LAST, save_loud, save_shouting
 from onnx.reference import ReferenceEvaluator
 from PIL import Image
-from safetensors.torch import load_file, save_file
 from skimage import data
 
 from export.bundling.graphs import Recipe
 from export.calibration.calibrate import calibrate
 from export.calibration.observe import Observation
 from export.calibration.overflow import overflowing
-from export.calibration.plan import Plan
+from export.calibration.plan import Peaks, Plan
 from export.checkpoint import open_checkpoint
 from export.convert import Conversion, convert
 from export.parity.pictures import photographs
@@ -32,22 +31,15 @@ from idetex_edge.engines.onnx import OnnxEngine
 from idetex_edge.engines.protocol import Floats
 from idetex_edge.errors import ExportError
 
-LAST = "visual.blocks.2.mlp.down_proj"
-
 
 @pytest.fixture(scope="module")
 def loud_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As Qwen2.5-VL-3B is: what the last vision block's down_proj takes is beyond FP16."""
-    folder = tiny.ask_briefly(
-        tiny.save_qwen2_5_vl(tmp_path_factory.mktemp("loud") / "model"), context=512
-    )
-    path = folder / "model.safetensors"
-    tensors = load_file(path)
-    block = "visual.blocks.2.mlp"
-    for part, factor in (("gate_proj", 1000.0), ("up_proj", 1000.0), ("down_proj", 1e-6)):
-        tensors[f"{block}.{part}.weight"] *= factor
-    save_file(tensors, path, metadata={"format": "pt"})
-    return folder
+    return save_loud(tmp_path_factory.mktemp("loud") / "model")
+
+
+@pytest.fixture(scope="module")
+def shouting_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_shouting(tmp_path_factory.mktemp("shouting") / "model")
 
 
 def features(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Floats:
@@ -66,10 +58,9 @@ def test_what_comes_near_the_end_of_half_is_found() -> None:
     for name, taken, given in (("a", 1.0, 16_000.0), ("b", 17_000.0, 1.0), ("c", 1.0, np.inf)):
         seen.see(name, torch.full((3, 2), taken), torch.full((3, 2), -given), chance)
     found = overflowing(seen)
-    assert found == {
-        "b": "takes up to 1.7e+04, where FP16 ends at 65504",
-        "c": "gives up to inf, where FP16 ends at 65504",
-    }
+    assert found == {"b": Peaks(17_000.0, 1.0), "c": Peaks(1.0, np.inf)}
+    says = "takes up to 1.7e+04 and gives up to 1, where FP16 ends at 65504"
+    assert Plan(wide=found).kept["b"] == says
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value")
@@ -91,27 +82,12 @@ def test_matrices_that_overflow_stay_in_fp32(
     }
     assert types == {LAST: onnx.TensorProto.FLOAT}
     plan = Plan.load(made.bundle.file("calibration.json"))
-    assert plan.wide == made.kept
+    assert {name: str(peaks) for name, peaks in plan.wide.items()} == made.kept
     assert plan.pictures == 3
     replace(plan, wide={}).save(tmp_path / "ranges.json")
     blind = replace(wanted, output=tmp_path / "blind", ranges=tmp_path / "ranges.json")
     assert np.isfinite(features(made.bundle, monkeypatch)).all()
     assert not np.isfinite(features(convert(blind, quiet).bundle, monkeypatch)).all()
-
-
-@pytest.fixture(scope="module")
-def shouting_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Values beyond FP16, which the output projection makes small again."""
-    folder = tiny.ask_briefly(
-        tiny.save_qwen2_5_vl(tmp_path_factory.mktemp("shouting") / "model"), context=512
-    )
-    path = folder / "model.safetensors"
-    tensors = load_file(path)
-    layer = "model.layers.1.self_attn"
-    for part, factor in (("v_proj.weight", 1e6), ("v_proj.bias", 1e6), ("o_proj.weight", 1e-6)):
-        tensors[f"{layer}.{part}"] *= factor
-    save_file(tensors, path, metadata={"format": "pt"})
-    return folder
 
 
 def test_values_that_attention_in_half_cannot_read_are_refused(

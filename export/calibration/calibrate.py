@@ -16,7 +16,7 @@ from export.calibration.benchmark import hold
 from export.calibration.fallback import Agreement, agreement, search
 from export.calibration.layers import choose_layers
 from export.calibration.observe import Observation, observe
-from export.calibration.overflow import beyond_attention, overflowing, require_attention
+from export.calibration.overflow import overflowing, require_attention
 from export.calibration.plan import LayerPlan, Plan
 from export.checkpoint import Checkpoint
 from export.graphs.decoder import decoder_graph, embedding_table
@@ -52,7 +52,7 @@ def calibrate(
         quick = _quick_bundle(recipe.checkpoint, Path(place), advance)
         answering = Answering(quick, OnnxEngine(quick))
         seen = observe(reference, quick, answering, pictures, steps, advance)
-    plan = Plan(wide=overflowing(seen), refused=beyond_attention(seen), pictures=len(pictures))
+    plan = Plan(wide=overflowing(seen), pictures=len(pictures))
     if recipe.target.half:
         require_attention(plan)
     if not recipe.precision.calibrated:
