@@ -7,6 +7,7 @@ in a deep model it would grow.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import onnxruntime as ort
 import pytest
@@ -52,9 +53,9 @@ def as_written(monkeypatch: pytest.MonkeyPatch) -> None:
 
     Optimised, it joins DequantizeLinear with MatMul and rounds what it multiplies to 8 bits too.
     """
-    options = ort.SessionOptions
+    options: Any = ort.SessionOptions
 
-    def plain() -> ort.SessionOptions:
+    def plain() -> Any:
         made = options()
         made.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         return made

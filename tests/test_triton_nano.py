@@ -1,4 +1,4 @@
-"""nano's INT8 on the `triton` engine: its answers on a GPU of host memory against its checkpoint."""
+"""nano in INT8 on a GPU of host memory: its answers against its checkpoint's."""
 
 from __future__ import annotations
 
