@@ -100,21 +100,23 @@ def convert(wanted: Conversion, advance: Advance) -> Converted:
             f"graphs for {wanted.target} give the last token's logits alone, so nothing can be "
             "drafted; leave --drafts out"
         )
+    drafted = None if wanted.drafts is None else photographs(wanted.drafts, PICTURES)
     if wanted.kernels is not None:
         # Imported here, as below: it needs Triton, which not every workshop has.
         from export.triton.add import require_kernels
 
         require_kernels(wanted.kernels)
     with growing(wanted.output, wanted.overwrite, _identity(wanted, recipe)) as folder:
+        # What can be refused at once is, before anything that takes long.
+        manifest = describe(recipe, recipe.checkpoint.name, wanted.target, wanted.precision)
+        build = build_recipe(recipe, manifest)
+        require_builder(build)
+        require_space(recipe, folder.path)
         reference = Reference(recipe.checkpoint)
         plan = _plan(wanted, recipe, reference, pictures, folder, held, advance)
         recipe = replace(recipe, plan=plan)
         if recipe.target.half:
             require_attention(plan)
-        require_space(recipe, folder.path)
-        manifest = describe(recipe, recipe.checkpoint.name, wanted.target, wanted.precision)
-        build = build_recipe(recipe, manifest)
-        require_builder(build)
         folder.once("graphs", lambda: write_model(recipe, folder.path, advance))
         if recipe.plan != Plan():
             recipe.plan.save(folder.path / CALIBRATION)
@@ -124,9 +126,9 @@ def convert(wanted: Conversion, advance: Advance) -> Converted:
         folder.once(
             "parity", lambda: _prove(wanted, recipe, reference, bundle, pictures, held, advance)
         )
-        if wanted.drafts is not None:
+        if drafted is not None:
             manifest = replace(manifest, drafts=DRAFTS)
-            folder.once("drafts", lambda: _draft(wanted.drafts, bundle, advance))
+            folder.once("drafts", lambda: _draft(drafted, bundle, advance))
         folder.finish()
         bundle = seal(folder.path, manifest)
         reports: list[EngineReport] = []
@@ -211,8 +213,7 @@ def _prove(
     write_json(bundle.path / PARITY, report)
 
 
-def _draft(photos: Path | None, bundle: Bundle, advance: Advance) -> None:
-    pictures = photographs(photos, PICTURES)
+def _draft(pictures: Photographs, bundle: Bundle, advance: Advance) -> None:
     drafter = learn_drafts(bundle, (*pictures.calibration, *pictures.proof), advance)
     bundle.file(DRAFTS).write_text(drafter.to_json(), encoding="utf-8")
 

@@ -55,7 +55,7 @@ def as_written(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     options: Any = ort.SessionOptions
 
-    def plain() -> Any:
+    def plain() -> object:
         made = options()
         made.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         return made
