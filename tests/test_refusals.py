@@ -52,23 +52,23 @@ def existing(folder: Path) -> Path:
     return folder
 
 
+WRONG: list[tuple[Callable[[Path], list[str | Path]], str]] = [
+    (lambda at: ["--adapter", at / "nowhere"], "is not an adapter: it has no adapter_config"),
+    (lambda at: ["--bench", at / "nowhere"], "is no benchmark"),
+    (lambda at: ["--kernels", at / "nowhere"], "holds no kernels"),
+    (lambda at: ["--ranges", at / "nowhere"], "cannot read calibration"),
+    (lambda at: ["--drafts", at / "nowhere"], "is not a folder; give one of photographs"),
+    (lambda at: ["--drafts", pictures(at / "p")], r"3 readable pictures \(1 are broken\)"),
+    (lambda at: ["--calibration", pictures(at / "p")], r"3 readable pictures \(1 are broken\)"),
+    (lambda at: ["--output", existing(at / "x")], "x exists; it is not a bundle, so give"),
+    (lambda at: ["--output", existing(at / "x"), "--overwrite"], "it is not a bundle, so give"),
+    (lambda at: ["--target", "tensorrt-11", "--precision", "int8"], "pass --calibration"),
+    (lambda _: ["--target", "onnx-cpu", "--precision", "fp16"], "has no precision 'fp16'"),
+]
+
+
 @pytest.mark.usefixtures("unreachable")
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        (lambda at: ["--adapter", at / "nowhere"], "is not an adapter: it has no adapter_config"),
-        (lambda at: ["--bench", at / "nowhere"], "is no benchmark"),
-        (lambda at: ["--kernels", at / "nowhere"], "holds no kernels"),
-        (lambda at: ["--ranges", at / "nowhere"], "cannot read calibration"),
-        (lambda at: ["--drafts", at / "nowhere"], "is not a folder; give one of photographs"),
-        (lambda at: ["--drafts", pictures(at / "p")], r"3 readable pictures \(1 are broken\)"),
-        (lambda at: ["--calibration", pictures(at / "p")], r"3 readable pictures \(1 are broken\)"),
-        (lambda at: ["--output", existing(at / "x")], "x exists; it is not a bundle, so give"),
-        (lambda at: ["--output", existing(at / "x"), "--overwrite"], "it is not a bundle, so give"),
-        (lambda at: ["--target", "tensorrt-11", "--precision", "int8"], "pass --calibration"),
-        (lambda _: ["--target", "onnx-cpu", "--precision", "fp16"], "has no precision 'fp16'"),
-    ],
-)
+@pytest.mark.parametrize(("options", "says"), WRONG)
 def test_options_that_lead_nowhere_are_told_at_once(
     options: Callable[[Path], list[str | Path]],
     says: str,

@@ -22,6 +22,7 @@ from export.checkpoint import Checkpoint
 from export.graphs.decoder import decoder_graph, embedding_table
 from export.graphs.vision import vision_graph
 from export.graphs.write import Advance
+from export.lowering.rounding import LARGEST
 from export.parity.answers import Answering
 from export.parity.pictures import Photograph
 from export.parity.reference import Reference
@@ -96,4 +97,4 @@ def _choose(checkpoint: Checkpoint, seen: Observation, plan: Plan, advance: Adva
 
 
 def _steps(largest: np.ndarray | None) -> list[list[float]]:
-    return [] if largest is None else (largest / 127).tolist()
+    return [] if largest is None else (largest / LARGEST).tolist()

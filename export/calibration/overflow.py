@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from export.calibration.observe import Observation
-from export.calibration.plan import LARGEST, Peaks, Plan
+from export.calibration.plan import END_OF_HALF, Peaks, Plan
 from idetex_edge.errors import ExportError
 
 MARGIN: Final = 4.0
@@ -29,15 +29,17 @@ def overflowing(seen: Observation) -> dict[str, Peaks]:
     found = {
         name: Peaks(inputs.largest, seen.outputs[name]) for name, inputs in seen.inputs.items()
     }
-    return {name: peaks for name, peaks in found.items() if not peaks.largest * MARGIN <= LARGEST}
+    return {
+        name: peaks for name, peaks in found.items() if not peaks.largest * MARGIN <= END_OF_HALF
+    }
 
 
 def require_attention(plan: Plan) -> None:
     """Raise ExportError where attention in FP16 cannot hold what a plan's matrices give it."""
     for name, peaks in plan.wide.items():
-        if name.endswith(_ATTENDED) and not peaks.gives * _TURNED <= LARGEST:
+        if name.endswith(_ATTENDED) and not peaks.gives * _TURNED <= END_OF_HALF:
             raise ExportError(
                 f"{name} gives attention up to {peaks.gives:.3g}, and FP16, which this target's "
-                f"attention computes in, ends at {LARGEST:.0f}; convert for onnx-cpu or "
+                f"attention computes in, ends at {END_OF_HALF:.0f}; convert for onnx-cpu or "
                 "onnx-standard"
             )

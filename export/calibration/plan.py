@@ -16,7 +16,7 @@ from idetex_edge.errors import ExportError
 
 CALIBRATION: Final = "calibration.json"
 
-LARGEST: Final = float(np.finfo(np.float16).max)
+END_OF_HALF: Final = float(np.finfo(np.float16).max)
 """The end of FP16's range."""
 
 
@@ -50,7 +50,7 @@ class Peaks:
     def __str__(self) -> str:
         return (
             f"takes up to {self.takes:.3g} and gives up to {self.gives:.3g}, where FP16 ends at "
-            f"{LARGEST:.0f}"
+            f"{END_OF_HALF:.0f}"
         )
 
 

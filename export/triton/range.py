@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 
 from export.calibration.overflow import MARGIN, require_attention
-from export.calibration.plan import LARGEST, Plan
+from export.calibration.plan import END_OF_HALF, Plan
 from idetex_edge.errors import ExportError
 
 
@@ -25,11 +25,11 @@ def quieted(plan: Plan) -> Mapping[str, float]:
     factors: dict[str, float] = {}
     for name, peaks in plan.wide.items():
         if name.endswith(".down_proj") and math.isfinite(peaks.takes):
-            share = peaks.takes * MARGIN / LARGEST
+            share = peaks.takes * MARGIN / END_OF_HALF
             factors[name] = 2.0 ** max(0, math.ceil(math.log2(share)))
-        elif not peaks.takes <= LARGEST:
+        elif not peaks.takes <= END_OF_HALF:
             raise ExportError(
                 f"{name} takes up to {peaks.takes:.3g}, and FP16, in which the triton engine "
-                f"passes it on, ends at {LARGEST:.0f}; this checkpoint needs the onnx engine"
+                f"passes it on, ends at {END_OF_HALF:.0f}; this checkpoint needs the onnx engine"
             )
     return factors

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from export.calibration.plan import LARGEST
+from export.calibration.plan import END_OF_HALF
 from export.checkpoint import Checkpoint
 from idetex_edge.errors import ExportError
 from idetex_edge.triton.contents import ALIGNMENT, TensorFacts
@@ -68,7 +68,7 @@ class Writer:
 
         Raises ExportError where a weight in FP16 would overflow.
         """
-        if form == "float" and not np.abs(weight).max() <= LARGEST:
+        if form == "float" and not np.abs(weight).max() <= END_OF_HALF:
             raise ExportError(f"{name} has weights beyond FP16's range; choose int8 or int4")
         weight = np.pad(weight, ((0, 0), (0, -weight.shape[1] % GRAIN)))
         stored, scale = FORMS[form](np.ascontiguousarray(weight, np.float32))
