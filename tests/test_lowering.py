@@ -14,7 +14,8 @@ from test_convert import SHAPES
 from export.bundling.graphs import Recipe, lowered_graphs
 from export.calibration.plan import LayerPlan, Plan
 from export.checkpoint import open_checkpoint
-from export.graphs.decoder import decoder_graph, embedding_table
+from export.graphs.decoder import embedding_table
+from export.graphs.matrices import matrices, plain_graphs
 from export.graphs.rows import Array
 from export.graphs.vision import vision_graph
 from export.lowering.balancing import Source, sources
@@ -31,12 +32,7 @@ def graphs(folder: Path, target: str, precision: str) -> dict[str, ir.Model]:
     checkpoint = open_checkpoint(folder)
     table = embedding_table(checkpoint, "float16")
     found = TARGETS[target]
-    names = [
-        node.name or ""
-        for model in (vision_graph(checkpoint), decoder_graph(checkpoint, table))
-        for node in model.graph
-        if node.op_type == "Linear"
-    ]
+    names = [name for model in plain_graphs(checkpoint) for name in matrices(model)]
     plan = Plan({name: LayerPlan(0.1, "min-max", 0.0) for name in names})
     recipe = Recipe(checkpoint, found, found.precisions[precision], plan)
     return dict(lowered_graphs(recipe, table))

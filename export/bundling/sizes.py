@@ -8,13 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-import onnx_ir as ir
-
 from export.bundling.graphs import EMBEDDING, GRAPHS, Recipe, lowered_graphs
 from export.calibration.plan import LayerPlan, Plan
-from export.graphs.decoder import decoder_graph, embedding_table
-from export.graphs.operators import DOMAIN
-from export.graphs.vision import vision_graph
+from export.graphs.decoder import embedding_table
+from export.graphs.matrices import matrices, plain_graphs
 from idetex_edge.errors import ExportError
 
 _BASE: Final = 750_000_000
@@ -59,8 +56,8 @@ def sizes_of(recipe: Recipe) -> Sizes:
     text = recipe.checkpoint.text
     output_matrix = 4 * text.vocab * text.hidden
     largest = max(output_matrix, 4 * text.intermediate * text.hidden * _COPIES)
-    matrices = sum(files.values()) - table.nbytes
-    memory = _BASE + sum(files.values()) + int(_PACKED * matrices) + output_matrix + largest
+    packed = _PACKED * (sum(files.values()) - table.nbytes)
+    memory = _BASE + sum(files.values()) + int(packed) + output_matrix + largest
     return Sizes(files, memory)
 
 
@@ -78,12 +75,9 @@ def supposed(recipe: Recipe) -> Plan:
     """Give every matrix a step where calibration has not: sizes do not depend on it."""
     if recipe.plan.layers or not recipe.precision.calibrated:
         return recipe.plan
-    table = embedding_table(recipe.checkpoint, "float16")
-    models = (vision_graph(recipe.checkpoint), decoder_graph(recipe.checkpoint, table))
-    layers = {name: LayerPlan(1.0, "", 0.0) for model in models for name in _matrices(model)}
+    layers = {
+        name: LayerPlan(1.0, "", 0.0)
+        for model in plain_graphs(recipe.checkpoint)
+        for name in matrices(model)
+    }
     return replace(recipe.plan, layers=layers)
-
-
-def _matrices(model: ir.Model) -> list[str]:
-    linear = [n for n in model.graph if n.domain == DOMAIN and n.op_type == "Linear"]
-    return [node.name or "" for node in linear]

@@ -19,8 +19,7 @@ from export.calibration.observe import Observation, observe
 from export.calibration.overflow import overflowing, require_attention
 from export.calibration.plan import LayerPlan, Plan
 from export.checkpoint import Checkpoint
-from export.graphs.decoder import decoder_graph, embedding_table
-from export.graphs.vision import vision_graph
+from export.graphs.matrices import plain_graphs
 from export.graphs.write import Advance
 from export.lowering.rounding import LARGEST
 from export.parity.answers import Answering
@@ -83,9 +82,8 @@ def _quick_bundle(checkpoint: Checkpoint, folder: Path, advance: Advance) -> Bun
 def _choose(checkpoint: Checkpoint, seen: Observation, plan: Plan, advance: Advance) -> Plan:
     layers: dict[str, LayerPlan] = {}
     balance: dict[str, list[float]] = {}
-    table = embedding_table(checkpoint, "float16")
     total = len(seen.inputs)
-    for model in (vision_graph(checkpoint), decoder_graph(checkpoint, table)):
+    for model in plain_graphs(checkpoint):
         for source, chosen in choose_layers(model, seen):
             layers.update(chosen.layers)
             if source is not None and chosen.factor is not None:
