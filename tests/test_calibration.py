@@ -14,6 +14,7 @@ from PIL import Image
 from skimage import data
 
 from export.bundling.graphs import Recipe, lowered_graphs
+from export.bundling.sizes import sizes_of, supposed
 from export.calibration.benchmark import hold
 from export.calibration.fallback import Agreement, search
 from export.calibration.layers import HEAVY, choose_layers, tail
@@ -317,6 +318,17 @@ def test_int8_from_photographs_to_proof_and_its_ranges_again(
     assert "calibrating" not in stages
     for name in ("vision.onnx.data", "decoder.onnx.data", "calibration.json"):
         assert same.manifest.files[name] == made.manifest.files[name]
+
+
+def test_what_calibration_keeps_counts_as_memory(brief_checkpoint: Path, tmp_path: Path) -> None:
+    recipe = Recipe(
+        open_checkpoint(brief_checkpoint), *find_target("onnx-standard", "int8"), Plan()
+    )
+    with_ranges = replace(recipe, plan=supposed(recipe))
+    kept = sizes_of(recipe).memory - sizes_of(with_ranges).memory
+    # Of every matrix's input, and of two written answers of 257 steps on each of four pictures.
+    assert kept > 4 * (ROWS * 256 * 10 + 4 * 514 * recipe.checkpoint.text.vocab)
+    assert sizes_of(recipe).total == sizes_of(with_ranges).total
 
 
 def test_calibrations_that_cannot_be_read(brief_checkpoint: Path, tmp_path: Path) -> None:

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Final
 
 from export.bundling.graphs import EMBEDDING, GRAPHS, Recipe, lowered_graphs
+from export.calibration.observe import COMPARED, ROWS
 from export.calibration.plan import LayerPlan, Plan
 from export.graphs.decoder import embedding_table
 from export.graphs.matrices import matrices, plain_graphs
+from export.parity.answers import STEPS
+from export.parity.questions import CHOICES, WRITTEN
 from idetex_edge.errors import ExportError
 
 _BASE: Final = 750_000_000
@@ -45,6 +48,7 @@ def sizes_of(recipe: Recipe) -> Sizes:
     The peak of memory is while parity is proven: the bundle is loaded, its matrices in part packed
     once more, the output matrix in float32 as its kernel wants it, and the checkpoint streams past.
     """
+    watched = _watched(recipe)
     recipe = replace(recipe, plan=supposed(recipe))
     table = embedding_table(recipe.checkpoint, recipe.precision.embedding)
     files = {EMBEDDING: table.nbytes}
@@ -57,8 +61,25 @@ def sizes_of(recipe: Recipe) -> Sizes:
     output_matrix = 4 * text.vocab * text.hidden
     largest = max(output_matrix, 4 * text.intermediate * text.hidden * _COPIES)
     packed = _PACKED * (sum(files.values()) - table.nbytes)
-    memory = _BASE + sum(files.values()) + int(packed) + output_matrix + largest
+    memory = _BASE + sum(files.values()) + int(packed) + output_matrix + largest + watched
     return Sizes(files, memory)
+
+
+def _watched(recipe: Recipe) -> int:
+    """Bytes that calibration keeps: rows of every matrix's input, and the logits it compares.
+
+    What it reads comes on top: nano's conversion, calibrated on photographs of up to 0.6 megapixels
+    and held to a benchmark, took 0.95 GB, and 0.81 are told.
+    """
+    if recipe.plan.layers or not recipe.precision.calibrated:
+        return 0
+    columns = sum(
+        weight.shape.numpy()[1]
+        for model in plain_graphs(recipe.checkpoint)
+        for weight in matrices(model).values()
+    )
+    steps = len(WRITTEN) * (STEPS + 1) + len(CHOICES)
+    return 4 * (ROWS * columns + COMPARED * steps * recipe.checkpoint.text.vocab)
 
 
 def require_space(recipe: Recipe, folder: Path) -> None:
