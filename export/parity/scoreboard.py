@@ -63,7 +63,10 @@ class Scoreboard:
 
 
 class Held:
-    """A benchmark that plans of one recipe are held to; float32 answers it once."""
+    """A benchmark that plans of one recipe are held to, which differ in what stays in float.
+
+    None answers it twice, and float32 once for all of them.
+    """
 
     def __init__(self, recipe: Recipe, bench: Path, advance: Advance) -> None:
         """Open the benchmark.
@@ -73,17 +76,17 @@ class Held:
         self._recipe, self._bench, self._advance = recipe, bench, advance
         self._benchmark = open_benchmark(bench)
         self._exact: Scores | None = None
-        self._last: tuple[Plan, Scoreboard] | None = None
+        self._found: dict[frozenset[str], Scoreboard] = {}
 
     def scoreboard(self, plan: Plan) -> Scoreboard:
         """Evaluate the recipe's graphs by a plan beside float32 ones of its checkpoint."""
-        if self._last is None or self._last[0] != plan:
+        kept = frozenset(plan.kept)
+        if kept not in self._found:
             exact = self._exact = self._exact or self._of_float32()
-            ours = _scores(
-                replace(self._recipe, plan=plan), self._bench, "the bundle", self._advance
-            )
-            self._last = (plan, compare(self._benchmark, exact, ours))
-        return self._last[1]
+            tried = replace(self._recipe, plan=plan)
+            ours = _scores(tried, self._bench, "the bundle", self._advance)
+            self._found[kept] = compare(self._benchmark, exact, ours)
+        return self._found[kept]
 
     def _of_float32(self) -> Scores:
         target, precision = find_target("onnx-cpu", "fp32")
