@@ -23,7 +23,8 @@ _BASE: Final = 750_000_000
 _PACKED: Final = 0.3
 """Share of the matrices' bytes that ONNX Runtime holds a second time, packed for its kernels. With
 it the estimate is within 0.1 GB of the peaks measured on a model of 2B's shape (5.76 GB in INT8,
-4.79 in INT4) and of nano's (0.75)."""
+4.79 in INT4) and of nano's (0.75), on scikit-image's three pictures. Photographs of 0.6 megapixels
+take 0.2 GB more, and a benchmark of them 0.3."""
 
 _COPIES: Final = 3
 """How often the largest tensor lies in memory in float32 while it is read, joined and packed."""
@@ -66,11 +67,7 @@ def sizes_of(recipe: Recipe) -> Sizes:
 
 
 def _watched(recipe: Recipe) -> int:
-    """Bytes that calibration keeps: rows of every matrix's input, and the logits it compares.
-
-    What it reads comes on top: nano's conversion, calibrated on photographs of up to 0.6 megapixels
-    and held to a benchmark, took 0.95 GB, and 0.81 are told.
-    """
+    """Bytes that calibration keeps: rows of every matrix's input, and the logits it compares."""
     if recipe.plan.layers or not recipe.precision.calibrated:
         return 0
     columns = sum(

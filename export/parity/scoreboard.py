@@ -82,16 +82,19 @@ class Held:
         """Evaluate the recipe's graphs by a plan beside float32 ones of its checkpoint."""
         kept = frozenset(plan.kept)
         if kept not in self._found:
-            exact = self._exact = self._exact or self._of_float32()
+            exact = self._exact = self._exact or _scores(
+                exact_recipe(self._recipe), self._bench, "float32", self._advance
+            )
             tried = replace(self._recipe, plan=plan)
             ours = _scores(tried, self._bench, "the bundle", self._advance)
             self._found[kept] = compare(self._benchmark, exact, ours)
         return self._found[kept]
 
-    def _of_float32(self) -> Scores:
-        target, precision = find_target("onnx-cpu", "fp32")
-        whole = replace(self._recipe, target=target, precision=precision, plan=Plan())
-        return _scores(whole, self._bench, "float32", self._advance)
+
+def exact_recipe(recipe: Recipe) -> Recipe:
+    """Give the float32 graphs that a recipe's are compared with."""
+    target, precision = find_target("onnx-cpu", "fp32")
+    return replace(recipe, target=target, precision=precision, plan=Plan())
 
 
 def compare(benchmark: Benchmark, exact: Scores, ours: Scores) -> Scoreboard:
