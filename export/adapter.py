@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from peft import LoraConfig, PeftConfig
 from peft.tuners.lora.layer import Linear
+from peft.utils.constants import CONFIG_NAME
 from peft.utils.other import get_pattern_key
 
 from export.graphs.rows import WeightSource
@@ -127,6 +128,9 @@ def _of_module(pattern: dict[str, int] | None, module: str, default: int) -> int
 
 
 def _config(folder: Path) -> LoraConfig:
+    # peft would look for what is not here on the hub.
+    if not (folder / CONFIG_NAME).is_file():
+        raise ExportError(f"{folder} is not an adapter: it has no {CONFIG_NAME}")
     try:
         config = PeftConfig.from_pretrained(str(folder))
     except Exception as error:

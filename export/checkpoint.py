@@ -221,8 +221,12 @@ def _tensor_files(folder: Path) -> dict[Path, list[str]]:
             )
         return {single: []}
     files: dict[Path, list[str]] = {}
-    for name, shard in read_json(index)["weight_map"].items():
-        files.setdefault(folder / shard, []).append(name)
+    try:
+        places = list(read_json(index)["weight_map"].items())
+    except (KeyError, AttributeError):
+        raise ExportError(f"{index} has no weight_map; download it again") from None
+    for name, shard in places:
+        files.setdefault(folder / str(shard), []).append(name)
     for path in files:
         if not path.is_file():
             raise ExportError(f"shard {path.name} is missing from {folder}; download it again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -55,6 +56,7 @@ def convert(
 
     from export import convert as converting
     from export.bundling.sizes import sizes_of
+    from export.parity.scoreboard import exact_recipe
     from export.tensorrt.kernels import without_kernel
 
     logging.disable_progress_bar()
@@ -76,7 +78,11 @@ def convert(
     for attention, reason in without_kernel(recipe.target, recipe.checkpoint):
         typer.echo(f"{attention.operator}: {reason}, so it is built of smaller operators")
     if dry_run:
-        typer.echo(_plan(wanted, sizes_of(recipe)))
+        sizes = sizes_of(recipe)
+        if bench is not None:
+            exact = sizes_of(exact_recipe(recipe))
+            sizes = replace(sizes, memory=max(sizes.memory, exact.memory))
+        typer.echo(_plan(wanted, sizes))
         return
     with showing_stages() as advance:
         made = converting.convert(wanted, advance)

@@ -17,6 +17,7 @@ from export.bundling.manifest import describe
 from export.bundling.sizes import require_space
 from export.bundling.write import seal, write_json, write_model
 from export.calibration.calibrate import calibrate
+from export.calibration.overflow import require_attention
 from export.calibration.plan import CALIBRATION, Plan
 from export.checkpoint import open_checkpoint
 from export.drafts import PICTURES, learn_drafts
@@ -26,14 +27,13 @@ from export.parity.layers import worst_layers
 from export.parity.measure import measure_parity
 from export.parity.pictures import Photographs, photographs
 from export.parity.reference import Reference
-from export.parity.scoreboard import measure_scoreboard
+from export.parity.scoreboard import Held
 from export.targets import find_target
 from export.tensorrt.engines import BUILT_HERE, build_recipe, require_builder
 from idetex_edge.assessor import Assessor
 from idetex_edge.bundle import Bundle, open_bundle
 from idetex_edge.engines.onnx import OnnxEngine
 from idetex_edge.errors import ExportError
-from idetex_edge.evaluation.benchmark import open_benchmark
 from idetex_edge.smoke import SMOKE, levels_of
 from idetex_edge.tensorrt.build import build_engines
 from idetex_edge.tensorrt.recipe import BUILD
@@ -53,9 +53,10 @@ class Conversion:
     model: checkpoint folder or hub id. adapter: a LoRA's folder, merged into the model.
     calibration: a folder of photographs, some of them held out for the proof; None proves on
     scikit-image's and cannot calibrate. ranges: a `calibration.json` to use again. bench: a
-    benchmark on which no score may fall. drafts: a folder of pictures like those to come, whose
-    answers drafts are learnt from. kernels: what `python -m kernels build` wrote, for a part for
-    NVIDIA GPUs in the bundle. steps: the most tokens of an answer that are compared.
+    benchmark on which no score may fall; calibration is held to it too. drafts: a folder of
+    pictures like those to come, whose answers drafts are learnt from. kernels: what
+    `python -m kernels build` wrote, for a part for NVIDIA GPUs in the bundle. steps: the most
+    tokens of an answer that are compared.
     """
 
     model: str | Path
@@ -93,35 +94,41 @@ def convert(wanted: Conversion, advance: Advance) -> Converted:
     """
     recipe = recipe_of(wanted)
     pictures = photographs(wanted.calibration, CALIBRATED_ON)
-    if wanted.bench is not None:
-        open_benchmark(wanted.bench)
+    held = None if wanted.bench is None else Held(recipe, wanted.bench, advance)
     if wanted.drafts is not None and recipe.target.dialect.last_only:
         raise ExportError(
             f"graphs for {wanted.target} give the last token's logits alone, so nothing can be "
             "drafted; leave --drafts out"
         )
+    drafted = None if wanted.drafts is None else photographs(wanted.drafts, PICTURES)
     if wanted.kernels is not None:
         # Imported here, as below: it needs Triton, which not every workshop has.
         from export.triton.add import require_kernels
 
         require_kernels(wanted.kernels)
     with growing(wanted.output, wanted.overwrite, _identity(wanted, recipe)) as folder:
-        reference = Reference(recipe.checkpoint)
-        recipe = replace(recipe, plan=_plan(wanted, recipe, reference, pictures, folder, advance))
-        require_space(recipe, folder.path)
+        # What can be refused at once is, before anything that takes long.
         manifest = describe(recipe, recipe.checkpoint.name, wanted.target, wanted.precision)
         build = build_recipe(recipe, manifest)
         require_builder(build)
+        require_space(recipe, folder.path)
+        reference = Reference(recipe.checkpoint)
+        plan = _plan(wanted, recipe, reference, pictures, folder, held, advance)
+        recipe = replace(recipe, plan=plan)
+        if recipe.target.half:
+            require_attention(plan)
         folder.once("graphs", lambda: write_model(recipe, folder.path, advance))
         if recipe.plan != Plan():
             recipe.plan.save(folder.path / CALIBRATION)
         if build is not None:
             write_json(folder.path / BUILD, build.to_dict())
         bundle = seal(folder.path, manifest)
-        folder.once("parity", lambda: _prove(wanted, recipe, reference, bundle, pictures, advance))
-        if wanted.drafts is not None:
+        folder.once(
+            "parity", lambda: _prove(wanted, recipe, reference, bundle, pictures, held, advance)
+        )
+        if drafted is not None:
             manifest = replace(manifest, drafts=DRAFTS)
-            folder.once("drafts", lambda: _draft(wanted.drafts, bundle, advance))
+            folder.once("drafts", lambda: _draft(drafted, bundle, advance))
         folder.finish()
         bundle = seal(folder.path, manifest)
         reports: list[EngineReport] = []
@@ -132,12 +139,8 @@ def convert(wanted: Conversion, advance: Advance) -> Converted:
             write_json(folder.path / SMOKE, {"level_probabilities": levels})
             seal(folder.path, manifest)
         if wanted.kernels is not None:
-            from export.triton.add import CACHES, PRECISION_OF, add_triton
-
-            precision = PRECISION_OF[wanted.precision]
-            grown = open_bundle(folder.path)
-            add_triton(grown, recipe.checkpoint, wanted.kernels, precision, CACHES[0], advance)
-    return Converted(open_bundle(wanted.output), tuple(reports), recipe.plan.kept)
+            _add_kernels(wanted.kernels, wanted.precision, recipe, folder.path, advance)
+    return Converted(open_bundle(wanted.output), tuple(reports), recipe.applied.kept)
 
 
 def recipe_of(wanted: Conversion) -> Recipe:
@@ -163,15 +166,17 @@ def _plan(
     reference: Reference,
     pictures: Photographs,
     folder: Growing,
+    held: Held | None,
     advance: Advance,
 ) -> Plan:
-    if wanted.ranges is not None or not (recipe.precision.calibrated or recipe.target.half):
+    watched = recipe.precision.calibrated or recipe.target.half or wanted.kernels is not None
+    if wanted.ranges is not None or not watched:
         return recipe.plan
     path = folder.path / CALIBRATION
 
     def make() -> None:
         seen = pictures.calibration or pictures.proof
-        calibrate(recipe, reference, seen, wanted.steps, advance).save(path)
+        calibrate(recipe, reference, seen, wanted.steps, advance, held).save(path)
 
     folder.once("calibration", make)
     return Plan.load(path)
@@ -183,6 +188,7 @@ def _prove(
     reference: Reference,
     bundle: Bundle,
     pictures: Photographs,
+    held: Held | None,
     advance: Advance,
 ) -> None:
     # Graphs for a device that is not here are ONNX too.
@@ -196,8 +202,8 @@ def _prove(
         "broken_pictures": pictures.broken,
         "degraded": shortfalls,
     }
-    if wanted.bench is not None and (wanted.allow_degraded or not shortfalls):
-        scoreboard = measure_scoreboard(recipe, wanted.bench, advance)
+    if held is not None and (wanted.allow_degraded or not shortfalls):
+        scoreboard = held.scoreboard(recipe.plan)
         shortfalls += scoreboard.shortfalls()
         report["scoreboard"] = scoreboard.to_dict()
     if shortfalls:
@@ -207,10 +213,20 @@ def _prove(
     write_json(bundle.path / PARITY, report)
 
 
-def _draft(photos: Path | None, bundle: Bundle, advance: Advance) -> None:
-    pictures = photographs(photos, PICTURES)
+def _draft(pictures: Photographs, bundle: Bundle, advance: Advance) -> None:
     drafter = learn_drafts(bundle, (*pictures.calibration, *pictures.proof), advance)
     bundle.file(DRAFTS).write_text(drafter.to_json(), encoding="utf-8")
+
+
+def _add_kernels(
+    kernels: Path, precision: str, recipe: Recipe, folder: Path, advance: Advance
+) -> None:
+    from export.triton.add import CACHES, PRECISION_OF, add_triton
+
+    add_triton(
+        *(open_bundle(folder), recipe.checkpoint, kernels),
+        *(PRECISION_OF[precision], CACHES[0], recipe.plan, advance),
+    )
 
 
 def _degraded(shortfalls: Sequence[str], worst: dict[str, float]) -> str:

@@ -14,6 +14,8 @@ from PIL import Image
 from skimage import data
 
 from export.bundling.graphs import Recipe, lowered_graphs
+from export.bundling.sizes import sizes_of, supposed
+from export.calibration.benchmark import hold
 from export.calibration.fallback import Agreement, search
 from export.calibration.layers import HEAVY, choose_layers, tail
 from export.calibration.observe import ROWS, Inputs, Observation
@@ -236,6 +238,38 @@ def test_a_search_stops_at_the_budget_and_tells_where_nothing_helps() -> None:
     assert all("with all of them kept: top-1" in layer.kept for layer in hopeless.layers.values())
 
 
+def test_a_benchmark_keeps_the_fewest_blocks_with_which_no_score_falls() -> None:
+    """What the compared pictures can bear, the benchmark cannot: blocks 5 and 9 must stay."""
+    names = [f"text.layers.{block}.{part}" for block in range(16) for part in ("up", "down")]
+    costs = dict.fromkeys(names, 1e-5) | {names[10]: 3e-4, names[19]: 2e-4, names[6]: 1e-4}
+    plan = Plan({name: LayerPlan(0.1, "mse", error=0.5) for name in names})
+    plan = plan.keeping({names[0]: "its tail"})
+    runs: list[int] = []
+
+    def shortfalls(candidate: Plan) -> list[str]:
+        loose = {".".join(name.split(".")[:3]) for name in candidate.loose}
+        runs.append(16 - len(loose))
+        return ["levels fall"] if loose & {"text.layers.5", "text.layers.9"} else []
+
+    found = hold(plan, shortfalls, costing(costs, []), quiet)
+    kept = {name: layer.kept for name, layer in found.layers.items() if layer.kept}
+    assert set(kept) == {names[0], names[10], names[11], names[18], names[19]}
+    assert kept[names[0]] == "its tail"
+    assert kept[names[19]] == (
+        "text.layers.9 is number 2 of 16 by effect, 2.1e-04 nats nearer with it kept; "
+        "with fewer blocks kept levels fall"
+    )
+    # As it is, then halves of sixteen until one block fewer is known to fail.
+    assert runs == [0, 8, 4, 2, 1]
+    assert hold(found, shortfalls, costing(costs, []), quiet) is found
+
+
+def test_a_benchmark_that_nothing_satisfies_keeps_all() -> None:
+    plan = Plan({f"text.layers.{i}.down": LayerPlan(0.1, "mse", 0.5) for i in range(3)})
+    found = hold(plan, lambda _: ["levels fall"], costing(dict.fromkeys(plan.layers, 0), []), quiet)
+    assert not found.loose
+
+
 def test_kept_layers_take_the_fallback_form(tiny_checkpoint: Path) -> None:
     target, precision = find_target("onnx-standard", "int8")
     plan = Plan({"a": LayerPlan(0.1, "mse", 0.2), "b": LayerPlan(0.1, "mse", 0.3, kept="why")})
@@ -284,6 +318,17 @@ def test_int8_from_photographs_to_proof_and_its_ranges_again(
     assert "calibrating" not in stages
     for name in ("vision.onnx.data", "decoder.onnx.data", "calibration.json"):
         assert same.manifest.files[name] == made.manifest.files[name]
+
+
+def test_what_calibration_keeps_counts_as_memory(brief_checkpoint: Path, tmp_path: Path) -> None:
+    recipe = Recipe(
+        open_checkpoint(brief_checkpoint), *find_target("onnx-standard", "int8"), Plan()
+    )
+    with_ranges = replace(recipe, plan=supposed(recipe))
+    kept = sizes_of(recipe).memory - sizes_of(with_ranges).memory
+    # Of every matrix's input, and of two written answers of 257 steps on each of four pictures.
+    assert kept > 4 * (ROWS * 256 * 10 + 4 * 514 * recipe.checkpoint.text.vocab)
+    assert sizes_of(recipe).total == sizes_of(with_ranges).total
 
 
 def test_calibrations_that_cannot_be_read(brief_checkpoint: Path, tmp_path: Path) -> None:

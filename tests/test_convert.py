@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from export.__main__ import app
+from export.bundling.graphs import Recipe
+from export.bundling.sizes import Sizes
 from export.convert import Conversion, convert
 from export.targets import TARGETS, find_target
 from idetex_edge.bundle import Bundle, open_bundle
@@ -168,6 +170,20 @@ def test_dry_run_tells_sizes_to_the_byte(brief_checkpoint: Path, tmp_path: Path)
     for name in ("embedding.bin", "vision.onnx.data", "decoder.onnx.data"):
         size = (output / name).stat().st_size
         assert f"{name}: {size / 1e6:,.1f} MB" in result.output
+
+
+def test_memory_is_that_of_float32_where_a_benchmark_compares_with_it(
+    brief_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sizes(recipe: Recipe) -> Sizes:
+        whole = recipe.precision == find_target("onnx-cpu", "fp32")[1]
+        return Sizes({"decoder": 10}, 9_000_000_000 if whole else 2_000_000_000)
+
+    monkeypatch.setattr("export.bundling.sizes.sizes_of", sizes)
+    arguments = ["convert", "--model", str(brief_checkpoint), "--output", "out", "--dry-run"]
+    for more, memory in (([], "2.0 GB"), (["--bench", "b"], "9.0 GB")):
+        result = CliRunner().invoke(app, [*arguments, "--precision", "int4", *more])
+        assert f"memory: about {memory}" in result.output
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(

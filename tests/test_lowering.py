@@ -14,7 +14,8 @@ from test_convert import SHAPES
 from export.bundling.graphs import Recipe, lowered_graphs
 from export.calibration.plan import LayerPlan, Plan
 from export.checkpoint import open_checkpoint
-from export.graphs.decoder import decoder_graph, embedding_table
+from export.graphs.decoder import embedding_table
+from export.graphs.matrices import matrices, plain_graphs
 from export.graphs.rows import Array
 from export.graphs.vision import vision_graph
 from export.lowering.balancing import Source, sources
@@ -31,12 +32,7 @@ def graphs(folder: Path, target: str, precision: str) -> dict[str, ir.Model]:
     checkpoint = open_checkpoint(folder)
     table = embedding_table(checkpoint, "float16")
     found = TARGETS[target]
-    names = [
-        node.name or ""
-        for model in (vision_graph(checkpoint), decoder_graph(checkpoint, table))
-        for node in model.graph
-        if node.op_type == "Linear"
-    ]
+    names = [name for model in plain_graphs(checkpoint) for name in matrices(model)]
     plan = Plan({name: LayerPlan(0.1, "min-max", 0.0) for name in names})
     recipe = Recipe(checkpoint, found, found.precisions[precision], plan)
     return dict(lowered_graphs(recipe, table))
@@ -59,6 +55,28 @@ def test_every_target_and_precision_has_only_its_own_operators(
                 assert not kinds(model) & LOOPS
                 if name == "tensorrt-10.3":
                     assert not kinds(model) & NEW
+
+
+@pytest.mark.parametrize("save", SHAPES)
+@pytest.mark.parametrize("precision", ["int8-weights", "int4", "int4-32"])
+def test_every_matrix_is_whole_numbers_whatever_its_width(
+    save: Callable[[Path], Path], precision: str, tmp_path: Path
+) -> None:
+    """Blocks that do not divide a row are filled up, not left in float."""
+    whole = {ir.DataType.INT4, ir.DataType.INT8}
+    for model in graphs(save(tmp_path / "model"), "onnx-standard", precision).values():
+        matrices = [
+            value.dtype
+            for value in model.graph.initializers.values()
+            if len(value.shape or ()) == 2 and not str(value.name).endswith(".scale")
+        ]
+        # The output matrix is the embedding table, which keeps its type.
+        assert sum(kind not in whole for kind in matrices) <= ("last_slots" in _inputs(model))
+        assert sum(kind in whole for kind in matrices) > 8
+
+
+def _inputs(model: ir.Model) -> set[str | None]:
+    return {value.name for value in model.graph.inputs}
 
 
 def test_standard_graphs_have_the_native_operators(tiny_checkpoint: Path) -> None:
@@ -147,3 +165,34 @@ def test_whole_number_forms_round_as_they_say() -> None:
     expected = rounded @ (np.rint(weight / scale) * scale).T
     got = run_form("static_int8", x, weight, np.zeros(16, np.float32), step)
     np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("form", "bits", "block"),
+    [
+        ("block_int8", 8, 64),
+        ("block_int4_128", 4, 128),
+        ("block_int4_32", 4, 32),
+        ("stored_int8_32", 8, 32),
+        ("stored_int4_128", 4, 128),
+        ("stored_int4_32", 4, 32),
+        ("stored_int4_128_float16", 4, 128),
+    ],
+)
+def test_blocks_round_as_they_say(form: str, bits: int, block: int) -> None:
+    # ONNX Runtime's kernels for blocks round what they multiply to 8 bits.
+    ratio = 1e-2
+    chance = np.random.default_rng(2)
+    x, weight = (chance.normal(size=s).astype(np.float32) for s in ((3, 272), (16, 272)))
+    limit = 2 ** (bits - 1) - 1
+    rounded = np.zeros_like(weight)
+    for row, start in np.ndindex(16, -(-272 // block)):
+        part = weight[row, start * block : (start + 1) * block]
+        step = np.abs(part).max() / limit
+        rounded[row, start * block : (start + 1) * block] = np.rint(part / step) * step
+    got = run_form(form, x, weight, np.zeros(16, np.float32), 0.0)
+    expected = x @ rounded.T
+    assert np.linalg.norm(got - expected) <= ratio * np.linalg.norm(expected)
+    # Rounding the weights moves the product further than that.
+    if bits == 4:
+        assert np.linalg.norm(got - x @ weight.T) > 5 * ratio * np.linalg.norm(expected)

@@ -12,8 +12,12 @@ from PIL import Image
 from skimage import data
 
 from benchmarks.build_benchmark import build_benchmark
+from export.bundling.graphs import Recipe
+from export.calibration.plan import LayerPlan, Plan
+from export.checkpoint import open_checkpoint
 from export.convert import Conversion, convert
-from export.parity.scoreboard import FALL, Row, Scoreboard, compare
+from export.parity.scoreboard import FALL, Held, Row, Scoreboard, compare
+from export.targets import find_target
 from idetex_edge import Assessor
 from idetex_edge.errors import ExportError, RequestError
 from idetex_edge.evaluation.benchmark import open_benchmark
@@ -53,6 +57,28 @@ def test_a_row_may_fall_by_what_two_items_are_worth(bench: Path) -> None:
     assert Row(0.5, float("nan"), 0.01).fallen
 
 
+def test_no_plan_answers_a_benchmark_twice(
+    brief_checkpoint: Path, bench: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does float32; reasons change nothing of what a plan answers."""
+    answered: list[tuple[str, int]] = []
+
+    def scores(recipe: Recipe, _: Path, name: str, __: object) -> Scores:
+        answered.append((name, len(recipe.plan.kept)))
+        return worth(60 - len(recipe.plan.kept), 120)
+
+    monkeypatch.setattr("export.parity.scoreboard._scores", scores)
+    plan = Plan({name: LayerPlan(0.1, "mse", 0.2) for name in "abc"})
+    recipe = Recipe(open_checkpoint(brief_checkpoint), *find_target("onnx-standard", "int8"), plan)
+    held = Held(recipe, bench, quiet)
+    first = held.scoreboard(plan)
+    held.scoreboard(plan.keeping({"a": "tried"}))
+    again = held.scoreboard(plan.keeping({"a": "its tail"}))
+    assert held.scoreboard(plan) is first
+    assert answered == [("float32", 0), ("the bundle", 0), ("the bundle", 1)]
+    assert again.rows["Image Quality Accuracy"].bundle == pytest.approx(59 / 120)
+
+
 def test_conversion_is_held_to_a_benchmark(
     brief_checkpoint: Path, bench: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,7 +100,7 @@ def test_conversion_is_held_to_a_benchmark(
     def fallen(*_: object) -> Scoreboard:
         return Scoreboard(2, {"Region mAP": Row(0.5, 0.3, 0.01)})
 
-    monkeypatch.setattr("export.convert.measure_scoreboard", fallen)
+    monkeypatch.setattr("export.parity.scoreboard.Held.scoreboard", fallen)
     failing = replace(wanted, output=tmp_path / "failing")
     with pytest.raises(ExportError, match=r"Region mAP falls from 0\.5000 .* worst layers"):
         convert(failing, quiet)

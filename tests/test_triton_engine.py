@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from skimage import data
 
+from export.calibration.plan import Plan
 from export.checkpoint import open_checkpoint
 from export.convert import Conversion, convert
 from export.triton.add import add_triton
@@ -65,14 +66,19 @@ def pretended_build(folder: Path, variants: list[Variant]) -> Path:
 
 
 def with_gpu_part(
-    checkpoint: Path, bundle: Path, folder: Path, precision: str = "fp16", cache: str = "float"
+    checkpoint: Path,
+    bundle: Path,
+    folder: Path,
+    precision: str = "fp16",
+    cache: str = "float",
+    plan: Plan | None = None,
 ) -> Bundle:
     """A copy of a bundle with a part for GPUs."""
     kernels = pretended_build(folder / "kernels", variants_of(bundle, precision))
     shutil.copytree(bundle, folder / "bundle")
     return add_triton(
         *(open_bundle(folder / "bundle"), open_checkpoint(checkpoint), kernels),
-        *(precision, cache, quiet),
+        *(precision, cache, plan or Plan(), quiet),
     )
 
 
@@ -340,7 +346,7 @@ def test_machines_and_bundles_that_do_not_suit(
     with pytest.raises(ExportError, match="shapes differ"):
         add_triton(
             *(replace(tiny_bundle, manifest=manifest), open_checkpoint(tiny_checkpoint)),
-            *(tmp_path, "fp16", "float", quiet),
+            *(tmp_path, "fp16", "float", Plan(), quiet),
         )
 
 
@@ -413,17 +419,17 @@ def test_a_part_that_cannot_be_made_leaves_the_bundle_as_it_was(
     before = {path.name: path.read_bytes() for path in bundle.path.iterdir()}
     (tmp_path / "unfinished" / "sm_87").mkdir(parents=True)
     with pytest.raises(ExportError, match="holds no kernels"):
-        add_triton(bundle, checkpoint, tmp_path / "unfinished", "fp16", "float", quiet)
+        add_triton(bundle, checkpoint, tmp_path / "unfinished", "fp16", "float", Plan(), quiet)
     kernels = pretended_build(tmp_path / "kernels", variants_of(bundle.path, "fp16"))
     with pytest.raises(ExportError, match="unknown precision 'fp8'"):
-        add_triton(bundle, checkpoint, kernels, "fp8", "float", quiet)
+        add_triton(bundle, checkpoint, kernels, "fp8", "float", Plan(), quiet)
 
     def full(self: Path, target: Path) -> Path:
         raise OSError("no space left")
 
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(OutputError, match="no space left"):
-        add_triton(bundle, checkpoint, kernels, "fp16", "float", quiet)
+        add_triton(bundle, checkpoint, kernels, "fp16", "float", Plan(), quiet)
     monkeypatch.undo()
     assert {path.name: path.read_bytes() for path in bundle.path.iterdir()} == before
 

@@ -61,8 +61,8 @@ def growing(output: Path, overwrite: bool, identity: str) -> Generator[Growing]:
     """
     replaceable = (output / MANIFEST).is_file() or (output.is_dir() and not any(output.iterdir()))
     if output.exists() and not (overwrite and replaceable):
-        hint = "pass --overwrite" if replaceable else "it is not a bundle, so"
-        raise ExportError(f"{output} exists; {hint} or give another --output")
+        hint = "pass --overwrite or" if replaceable else "it is not a bundle, so"
+        raise ExportError(f"{output} exists; {hint} give another --output")
     output = output.absolute()
     digest = hashlib.sha256(identity.encode()).hexdigest()
     folder = Growing(output.with_name(f".{output.name}.growing"), digest)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import onnx_ir as ir
@@ -37,6 +37,11 @@ class Recipe:
         """The KV cache's fixed length, 0 where it is free."""
         return min(self.target.slots, self.checkpoint.text.max_context)
 
+    @property
+    def applied(self) -> Plan:
+        """The plan, but for what only FP16 cannot hold where the target computes in FP32."""
+        return self.plan if self.target.half else replace(self.plan, wide={})
+
 
 def lowered_graphs(recipe: Recipe, embedding: ir.TensorProtocol) -> Iterator[tuple[str, ir.Model]]:
     """Give each graph's name and the graph, as the target runs it; weights are read when written.
@@ -49,12 +54,12 @@ def lowered_graphs(recipe: Recipe, embedding: ir.TensorProtocol) -> Iterator[tup
 
 
 def _lowered(model: ir.Model, recipe: Recipe, form: str) -> ir.Model:
-    target, precision = recipe.target, recipe.precision
+    target, precision, plan = recipe.target, recipe.precision, recipe.applied
 
     def choose(name: str) -> tuple[str, float]:
-        return recipe.plan.choose(form, precision, name)
+        return plan.choose(form, precision, name)
 
-    balance(model, recipe.plan.factors())
+    balance(model, plan.factors())
     dialect = suited(target, recipe.checkpoint)
     lower(model, dialect, linear_rule(choose), target.floats)
     if recipe.slots:

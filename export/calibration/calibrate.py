@@ -12,18 +12,20 @@ import numpy as np
 
 from export.bundling.graphs import Recipe
 from export.bundling.write import write_draft
+from export.calibration.benchmark import hold
 from export.calibration.fallback import Agreement, agreement, search
 from export.calibration.layers import choose_layers
 from export.calibration.observe import Observation, observe
-from export.calibration.overflow import overflowing
+from export.calibration.overflow import overflowing, require_attention
 from export.calibration.plan import LayerPlan, Plan
 from export.checkpoint import Checkpoint
-from export.graphs.decoder import decoder_graph, embedding_table
-from export.graphs.vision import vision_graph
+from export.graphs.matrices import plain_graphs
 from export.graphs.write import Advance
+from export.lowering.rounding import LARGEST
 from export.parity.answers import Answering
 from export.parity.pictures import Photograph
 from export.parity.reference import Reference
+from export.parity.scoreboard import Held
 from export.targets import find_target
 from idetex_edge.bundle import Bundle
 from idetex_edge.engines.onnx import OnnxEngine
@@ -38,27 +40,34 @@ def calibrate(
     pictures: Sequence[Photograph],
     steps: int,
     advance: Advance,
+    held: Held | None = None,
 ) -> Plan:
     """Choose every matrix's form and step for a recipe's target and precision.
 
-    Where the target computes in FP16, that is which matrices cannot; where the precision is
-    calibrated, ranges and what stays in float as well.
+    That is which matrices cannot compute in FP16; where the precision is calibrated, ranges and
+    what stays in float as well. held: a benchmark on which no score may fall too far. Raises
+    ExportError where the target's attention computes in FP16 and cannot.
     """
     with TemporaryDirectory() as place:
         quick = _quick_bundle(recipe.checkpoint, Path(place), advance)
         answering = Answering(quick, OnnxEngine(quick))
         seen = observe(reference, quick, answering, pictures, steps, advance)
-    wide = overflowing(seen) if recipe.target.half else {}
+    plan = Plan(wide=overflowing(seen), pictures=len(pictures))
+    if recipe.target.half:
+        require_attention(plan)
     if not recipe.precision.calibrated:
-        return Plan(wide=wide, pictures=len(pictures))
-    plan = replace(_choose(recipe.checkpoint, seen, len(pictures), advance), wide=wide)
+        return plan
+    plan = _choose(recipe.checkpoint, seen, plan, advance)
 
     def measure(tried: Plan) -> Agreement:
         with TemporaryDirectory() as place:
             bundle = write_draft(replace(recipe, plan=tried), Path(place), _quietly)
             return agreement(Answering(bundle, OnnxEngine(bundle)), seen.reads)
 
-    return search(plan, recipe.precision.limits, measure, advance)
+    plan = search(plan, recipe.precision.limits, measure, advance)
+    if held is None:
+        return plan
+    return hold(plan, lambda tried: held.scoreboard(tried).shortfalls(), measure, advance)
 
 
 def _quietly(stage: str, done: int, total: int) -> None:
@@ -70,21 +79,20 @@ def _quick_bundle(checkpoint: Checkpoint, folder: Path, advance: Advance) -> Bun
     return write_draft(Recipe(checkpoint, target, precision, Plan()), folder, advance)
 
 
-def _choose(checkpoint: Checkpoint, seen: Observation, pictures: int, advance: Advance) -> Plan:
+def _choose(checkpoint: Checkpoint, seen: Observation, plan: Plan, advance: Advance) -> Plan:
     layers: dict[str, LayerPlan] = {}
     balance: dict[str, list[float]] = {}
-    table = embedding_table(checkpoint, "float16")
     total = len(seen.inputs)
-    for model in (vision_graph(checkpoint), decoder_graph(checkpoint, table)):
+    for model in plain_graphs(checkpoint):
         for source, chosen in choose_layers(model, seen):
             layers.update(chosen.layers)
             if source is not None and chosen.factor is not None:
                 balance[source] = [float(value) for value in chosen.factor]
             advance("choosing ranges", min(len(layers), total), total)
-    return Plan(
-        layers, balance, keys=_steps(seen.keys), values=_steps(seen.values), pictures=pictures
+    return replace(
+        plan, layers=layers, balance=balance, keys=_steps(seen.keys), values=_steps(seen.values)
     )
 
 
 def _steps(largest: np.ndarray | None) -> list[list[float]]:
-    return [] if largest is None else (largest / 127).tolist()
+    return [] if largest is None else (largest / LARGEST).tolist()

@@ -7,7 +7,7 @@ measured, where answers are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -53,6 +53,25 @@ class Agreement:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A transformer block, or part of a model: the matrices that it has in 8 bits.
+
+    gain: how much nearer it brings the answers to have them in float, nats.
+    """
+
+    name: str
+    names: Sequence[str]
+    gain: float
+
+    def effect(self, number: int, count: int) -> str:
+        """Say what it does, and where that places it among all."""
+        return (
+            f"{self.name} is number {number} of {count} by effect, "
+            f"{self.gain:.1e} nats nearer with it kept"
+        )
+
+
 def search(
     plan: Plan, limits: Limits, measure: Callable[[Plan], Agreement], advance: Advance
 ) -> Plan:
@@ -65,41 +84,68 @@ def search(
     whole = measure(plan)
     if whole.within(limits):
         return plan
-    loose = [name for name, layer in plan.layers.items() if not layer.kept]
+    loose = plan.loose
 
     def with_kept(names: Iterable[str]) -> Agreement:
         return measure(plan.keeping(dict.fromkeys(names, "tried")))
 
     if not (best := with_kept(loose)).within(limits):
         return plan.keeping(dict.fromkeys(loose, f"with all of them kept: {best}"))
-    blocks = _blocks(loose)
-    gains: dict[str, float] = {}
-    for block, names in blocks.items():
-        advance("looking for what must stay in float", len(gains), len(blocks))
-        gains[block] = whole.divergence - with_kept(names).divergence
-    order = sorted(blocks, key=lambda block: -gains[block])
-    failing, enough = 0, len(order)
-    while enough - failing > 1:
-        middle = (failing + enough) // 2
-        if with_kept(_names(order[:middle], blocks)).within(limits):
-            enough = middle
-        else:
-            failing = middle
+    order = ranked(plan, whole, measure, advance)
+    enough = fewest(
+        len(order), lambda count: with_kept(_names(order[:count])).within(limits), advance
+    )
     # The smallest errors first: they are the likeliest to be borne.
-    suspects = sorted(_names(order[:enough], blocks), key=lambda name: plan.layers[name].error)
+    suspects = sorted(_names(order[:enough]), key=lambda name: plan.layers[name].error)
     kept, needed = set(suspects), dict[str, str]()
+    effects = {
+        name: block.effect(number, len(order))
+        for number, block in enumerate(order, 1)
+        for name in block.names
+    }
     for done, name in enumerate(suspects):
         advance("looking for what need not stay in float", done, len(suspects))
         without = with_kept(kept - {name})
         if without.within(limits):
             kept.remove(name)
         else:
-            block = _block(name)
-            needed[name] = (
-                f"{block} is number {order.index(block) + 1} of {len(order)} by effect, "
-                f"{gains[block]:.1e} nats nearer with it kept; without this matrix: {without}"
-            )
+            needed[name] = f"{effects[name]}; without this matrix: {without}"
     return plan.keeping(needed)
+
+
+def ranked(
+    plan: Plan, whole: Agreement, measure: Callable[[Plan], Agreement], advance: Advance
+) -> list[Block]:
+    """Rank the blocks of what a plan has in 8 bits, those with the largest effect first.
+
+    whole: how far the plan itself agrees.
+    """
+    blocks: dict[str, list[str]] = {}
+    for name in plan.loose:
+        blocks.setdefault(".".join(name.split(".")[:3]), []).append(name)
+    found: list[Block] = []
+    for block, names in blocks.items():
+        advance("looking for what must stay in float", len(found), len(blocks))
+        alone = measure(plan.keeping(dict.fromkeys(names, "tried")))
+        found.append(Block(block, names, whole.divergence - alone.divergence))
+    return sorted(found, key=lambda block: -block.gain)
+
+
+def fewest(count: int, suffices: Callable[[int], bool], advance: Advance) -> int:
+    """Find by halving the fewest of `count` that suffice; none does not, and all are taken to."""
+    failing, enough, total = 0, count, (count - 1).bit_length()
+    while enough - failing > 1:
+        advance(
+            "looking for the fewest that suffice",
+            total - (enough - failing - 1).bit_length(),
+            total,
+        )
+        middle = (failing + enough) // 2
+        if suffices(middle):
+            enough = middle
+        else:
+            failing = middle
+    return enough
 
 
 def agreement(answering: Answering, reads: Sequence[Read]) -> Agreement:
@@ -135,17 +181,5 @@ def _log_softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
-def _blocks(names: Iterable[str]) -> dict[str, list[str]]:
-    blocks: dict[str, list[str]] = {}
-    for name in names:
-        blocks.setdefault(_block(name), []).append(name)
-    return blocks
-
-
-def _block(name: str) -> str:
-    """Name the transformer block, or part of a model, that a matrix belongs to."""
-    return ".".join(name.split(".")[:3])
-
-
-def _names(order: Iterable[str], blocks: Mapping[str, list[str]]) -> list[str]:
-    return [name for block in order for name in blocks[block]]
+def _names(order: Iterable[Block]) -> list[str]:
+    return [name for block in order for name in block.names]

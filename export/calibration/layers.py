@@ -12,7 +12,7 @@ import onnx_ir as ir
 from export.calibration.observe import Inputs, Observation
 from export.calibration.plan import LayerPlan
 from export.calibration.ranges import Product, choose_step
-from export.graphs.operators import DOMAIN
+from export.graphs.matrices import matrices
 from export.graphs.rows import Array
 from export.lowering.balancing import sources
 
@@ -42,23 +42,19 @@ def choose_layers(model: ir.Model, seen: Observation) -> Iterator[tuple[str | No
 
     The source is None where there is none that can be balanced.
     """
-    weights = {
-        node.name or "": node.inputs[1].const_value
-        for node in model.graph
-        if node.domain == DOMAIN and node.op_type == "Linear" and node.inputs[1] is not None
-    }
+    weights = matrices(model)
     behind = sources(model)
     alone = set(weights) - {name for source in behind.values() for name in source.readers}
     for name, source in behind.items():
         inputs = seen.of(source.readers[0])
-        matrices = {reader: _array(weights[reader]) for reader in source.readers}
+        read = {reader: weights[reader].numpy() for reader in source.readers}
         # Outliers of a heavy tail come in other columns in each picture: no balance foresees them.
         bearable = tail(inputs) <= HEAVY
-        factors = [None, *(_factors(inputs, matrices, source.size) if bearable else ())]
-        options = [_choose(inputs, matrices, factor) for factor in factors]
+        factors = [None, *(_factors(inputs, read, source.size) if bearable else ())]
+        options = [_choose(inputs, read, factor) for factor in factors]
         yield name, min(options, key=lambda option: option.error)
     for name in sorted(alone):
-        yield None, _choose(seen.of(name), {name: _array(weights[name])}, None)
+        yield None, _choose(seen.of(name), {name: weights[name].numpy()}, None)
 
 
 def tail(inputs: Inputs) -> float:
@@ -74,8 +70,8 @@ def tail(inputs: Inputs) -> float:
     return float((inputs.peaks / np.maximum(usual, 1e-12)).max())
 
 
-def _choose(inputs: Inputs, matrices: Mapping[str, Array], factor: Array | None) -> Chosen:
-    seen, weights = inputs, list(matrices.values())
+def _choose(inputs: Inputs, read: Mapping[str, Array], factor: Array | None) -> Chosen:
+    seen, weights = inputs, list(read.values())
     if factor is not None:
         wide = np.tile(factor, inputs.rows.shape[1] // len(factor))
         seen = inputs.divided(wide)
@@ -85,13 +81,12 @@ def _choose(inputs: Inputs, matrices: Mapping[str, Array], factor: Array | None)
     why = f"its largest input is {heavy:.1f} times what is usual"
     kept = why if heavy > HEAVY else ""
     layers = {
-        name: LayerPlan(step, method, error, kept)
-        for name, error in zip(matrices, errors, strict=True)
+        name: LayerPlan(step, method, error, kept) for name, error in zip(read, errors, strict=True)
     }
     return Chosen(layers, factor)
 
 
-def _factors(inputs: Inputs, matrices: Mapping[str, Array], size: int) -> Sequence[Array]:
+def _factors(inputs: Inputs, read: Mapping[str, Array], size: int) -> Sequence[Array]:
     """Give a factor [size] for each strength; inputs of several norms side by side share theirs.
 
     Columns count by the largest that was ever seen in them, not in the sample alone: rare outliers
@@ -99,12 +94,7 @@ def _factors(inputs: Inputs, matrices: Mapping[str, Array], size: int) -> Sequen
     """
     columns = inputs.peaks.reshape(-1, size).max(axis=0)
     heights = np.max(
-        [np.abs(weight.reshape(-1, size)).max(axis=0) for weight in matrices.values()], axis=0
+        [np.abs(weight.reshape(-1, size)).max(axis=0) for weight in read.values()], axis=0
     )
     columns, heights = (np.maximum(values, 1e-5) for values in (columns, heights))
     return [(columns**alpha / heights ** (1 - alpha)).astype(np.float32) for alpha in STRENGTHS]
-
-
-def _array(tensor: ir.TensorProtocol | None) -> Array:
-    assert tensor is not None
-    return tensor.numpy()

@@ -16,6 +16,9 @@ from idetex_edge.errors import ExportError
 
 CALIBRATION: Final = "calibration.json"
 
+END_OF_HALF: Final = float(np.finfo(np.float16).max)
+"""The end of FP16's range."""
+
 
 @dataclass(frozen=True, slots=True)
 class LayerPlan:
@@ -33,17 +36,37 @@ class LayerPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class Peaks:
+    """The largest |x| that a matrix takes and gives on the pictures that were seen."""
+
+    takes: float
+    gives: float
+
+    @property
+    def largest(self) -> float:
+        """The larger one; NaN where either is."""
+        return float(np.maximum(self.takes, self.gives))
+
+    def __str__(self) -> str:
+        return (
+            f"takes up to {self.takes:.3g} and gives up to {self.gives:.3g}, where FP16 ends at "
+            f"{END_OF_HALF:.0f}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """A checkpoint's calibration.
 
     layers: by the matrix's name. balance: by source (see `export.lowering.balancing`), the factors
-    its outputs are divided by. wide: by the matrix's name, why it is float32 at every precision.
-    keys, values: the KV cache's 8-bit steps, [layers][kv heads]. pictures: how many were seen.
+    its outputs are divided by. wide: by the matrix's name, the numbers for which it is float32 at
+    every precision where the target computes in FP16. keys, values: the KV cache's 8-bit steps,
+    [layers][kv heads]. pictures: how many were seen.
     """
 
     layers: Mapping[str, LayerPlan] = field(default_factory=dict[str, LayerPlan])
     balance: Mapping[str, list[float]] = field(default_factory=dict[str, list[float]])
-    wide: Mapping[str, str] = field(default_factory=dict[str, str])
+    wide: Mapping[str, Peaks] = field(default_factory=dict[str, Peaks])
     keys: list[list[float]] = field(default_factory=list[list[float]])
     values: list[list[float]] = field(default_factory=list[list[float]])
     pictures: int = 0
@@ -69,7 +92,12 @@ class Plan:
     def kept(self) -> dict[str, str]:
         """What stays in float, and why."""
         kept = {name: layer.kept for name, layer in self.layers.items() if layer.kept}
-        return kept | dict(self.wide)
+        return kept | {name: str(peaks) for name, peaks in self.wide.items()}
+
+    @property
+    def loose(self) -> list[str]:
+        """The calibrated matrices that do not stay in float."""
+        return [name for name, layer in self.layers.items() if not layer.kept]
 
     def factors(self) -> dict[str, Array]:
         """Give the balance as arrays."""
@@ -93,6 +121,7 @@ class Plan:
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             layers = {name: LayerPlan(**layer) for name, layer in data.pop("layers").items()}
-            return cls(layers=layers, **data)
+            wide = {name: Peaks(**peaks) for name, peaks in data.pop("wide").items()}
+            return cls(layers=layers, wide=wide, **data)
         except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
             raise ExportError(f"cannot read calibration {path}: {error}; make it again") from None

@@ -13,11 +13,10 @@ from onnxruntime.quantization.calibrate import HistogramCollector
 
 from export.calibration.observe import Inputs
 from export.graphs.rows import Array
-from export.lowering.matrices import quantised, steps
+from export.lowering.rounding import LARGEST, quantised, steps
 
 _BINS: Final = 512
 _PERCENTILE: Final = 99.99
-_LIMIT: Final = 127
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,12 +30,14 @@ class Product:
     @classmethod
     def of(cls, inputs: Inputs, weight: Array) -> Product:
         """Multiply [rows, inputs] by a weight [outputs, inputs], and round the weight."""
-        rounded = quantised(weight, _LIMIT) * steps(weight, _LIMIT)
+        rounded = quantised(weight, LARGEST) * steps(weight, LARGEST)
         return cls(inputs, inputs.rows @ weight.T, rounded)
 
     def error(self, step: float) -> float:
         """Measure ||q(x) q(W) - x W|| / ||x W|| with x rounded by a step."""
-        rounded = np.clip(np.rint(self.inputs.rows / step), -_LIMIT - 1, _LIMIT) * np.float32(step)
+        rounded = np.clip(np.rint(self.inputs.rows / step), -LARGEST - 1, LARGEST) * np.float32(
+            step
+        )
         off = np.linalg.norm(rounded @ self.weight.T - self.expected)
         return float(off / max(float(np.linalg.norm(self.expected)), 1e-12))
 
@@ -45,11 +46,11 @@ def choose_step(inputs: Inputs, products: Sequence[Product]) -> tuple[float, str
     """Choose one step for all products of an input: (step, method, the error of each product)."""
     limits = proposals(inputs)
     found = {
-        method: [product.error(limit / _LIMIT) for product in products]
+        method: [product.error(limit / LARGEST) for product in products]
         for method, limit in limits.items()
     }
     best = min(found, key=lambda method: sum(found[method]))
-    return limits[best] / _LIMIT, best, found[best]
+    return limits[best] / LARGEST, best, found[best]
 
 
 def proposals(inputs: Inputs) -> Mapping[str, float]:
@@ -85,7 +86,7 @@ def _least_squares(values: Array, largest: float) -> float:
     """Scan shares of the largest value for the least squared error of rounding."""
     errors: dict[float, float] = {}
     for share in np.linspace(0.2, 1.0, 41):
-        step = largest * float(share) / _LIMIT
-        rounded = np.clip(np.rint(values / step), -_LIMIT - 1, _LIMIT) * np.float32(step)
+        step = largest * float(share) / LARGEST
+        rounded = np.clip(np.rint(values / step), -LARGEST - 1, LARGEST) * np.float32(step)
         errors[largest * float(share)] = float(np.square(rounded - values).sum())
     return min(errors, key=lambda limit: errors[limit])

@@ -18,11 +18,8 @@ import onnx_ir as ir
 from export.graphs.rows import Array, lazy_tensor
 from export.lowering.emitter import CONTRIB, Emitter
 from export.lowering.passes import Rule
+from export.lowering.rounding import LARGEST, blocks, quantised, steps, summable_steps
 from idetex_edge.errors import ExportError
-
-_LARGEST: Final = 127
-_GROUP: Final = 4
-"""Weights of a row that processors multiply and add together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +116,7 @@ def _row_int8(emit: Emitter, m: Matrix) -> ir.Value:
     codes, scale = _summable(emit, m)
     # A row of zeros is divided by zero, rounded to some number, and multiplied by zero again.
     largest = emit.one("ReduceMax", emit.one("Abs", m.x), emit.longs(-1), keepdims=1)
-    step = emit.constant(np.array(1 / _LARGEST, np.float32))
+    step = emit.constant(np.array(1 / LARGEST, np.float32))
     middle = emit.constant(np.array(128, np.uint8))
     rounded = emit.one("QuantizeLinear", emit.one("Div", m.x, largest), step, middle)
     product = emit.one(
@@ -150,14 +147,14 @@ def _block_bits(bits: int, block: int, accuracy: int) -> Form:
         count = -(-inputs // block)
 
         def codes(w: Array) -> npt.NDArray[np.uint8]:
-            whole = (quantised(_blocks(w, block), limit).astype(np.int16) + middle).astype(np.uint8)
+            whole = (quantised(blocks(w, block), limit).astype(np.int16) + middle).astype(np.uint8)
             return whole if bits == 8 else whole[..., ::2] | (whole[..., 1::2] << 4)
 
         shape = (outputs, count, block * bits // 8)
         packed = m.stored(emit, codes, np.uint8, shape, f"int{bits}")
         scale = m.stored(
             emit,
-            lambda w: steps(_blocks(w, block), limit)[..., 0],
+            lambda w: steps(blocks(w, block), limit)[..., 0],
             *(np.float32, (outputs, count), "scale"),
         )
         return emit.one(
@@ -184,29 +181,30 @@ def _stored_int8(emit: Emitter, m: Matrix) -> ir.Value:
 def _stored_blocks(kind: ir.DataType, block: int, floats: npt.DTypeLike) -> Form:
     """W in whole numbers with a scale for every `block` of a row, dequantised by the graph.
 
-    Where `block` does not divide the row, W stays in the float type.
+    Where `block` does not divide the row, zeros follow it, and x as well.
     """
-    limit = {ir.DataType.INT4: 7, ir.DataType.INT8: 127}[kind]
+    limit = {ir.DataType.INT4: 7, ir.DataType.INT8: LARGEST}[kind]
     small = {ir.DataType.INT4: ml_dtypes.int4, ir.DataType.INT8: np.int8}[kind]
     half = np.dtype(floats) == np.float16
 
     def form(emit: Emitter, m: Matrix) -> ir.Value:
         outputs, inputs = m.shape
-        if inputs % block:
-            return (_float16 if half else _float32)(emit, m)
+        count = -(-inputs // block)
 
         def codes(w: Array) -> npt.NDArray[np.generic]:
-            whole = quantised(_blocks(w, block), limit)
-            return np.ascontiguousarray(whole.reshape(outputs, inputs).T).astype(small)
+            whole = quantised(blocks(w, block), limit)
+            return np.ascontiguousarray(whole.reshape(outputs, count * block).T).astype(small)
 
-        packed = m.stored(emit, codes, kind, (inputs, outputs), kind.name.lower())
+        packed = m.stored(emit, codes, kind, (count * block, outputs), kind.name.lower())
         scale = m.stored(
             emit,
-            lambda w: np.transpose(steps(_blocks(w, block), limit)[..., 0]).astype(floats),
-            *(floats, (inputs // block, outputs), "scale"),
+            lambda w: np.transpose(steps(blocks(w, block), limit)[..., 0]).astype(floats),
+            *(floats, (count, outputs), "scale"),
         )
         weight = emit.one("DequantizeLinear", packed, scale, axis=0, block_size=block)
         x = emit.to(m.x, ir.DataType.FLOAT16) if half else m.x
+        if more := count * block - inputs:
+            x = emit.one("Pad", x, emit.longs(0, more), None, emit.longs(-1))
         product = emit.one("MatMul", x, weight, name=m.name)
         return _add(emit, _widened(emit, product) if half else product, m.bias)
 
@@ -237,10 +235,10 @@ def _static_int8(floats: npt.DTypeLike) -> Form:
 
 def _dequantised_int8(emit: Emitter, m: Matrix, floats: npt.DTypeLike) -> ir.Value:
     codes = m.stored(
-        emit, lambda w: np.transpose(quantised(w, 127)), np.int8, m.shape[::-1], "int8"
+        emit, lambda w: np.transpose(quantised(w, LARGEST)), np.int8, m.shape[::-1], "int8"
     )
     scale = m.stored(
-        emit, lambda w: steps(w, 127)[:, 0].astype(floats), floats, m.shape[:1], "scale"
+        emit, lambda w: steps(w, LARGEST)[:, 0].astype(floats), floats, m.shape[:1], "scale"
     )
     return emit.one("DequantizeLinear", codes, scale, axis=1)
 
@@ -254,15 +252,6 @@ def _widened(emit: Emitter, product: ir.Value) -> ir.Value:
     return emit.to(product, ir.DataType.FLOAT)
 
 
-def _blocks(w: Array, block: int) -> Array:
-    """Cut rows into blocks, [outputs, blocks, block], zeros behind the end."""
-    outputs, inputs = w.shape
-    count = -(-inputs // block)
-    padded = np.zeros((outputs, count * block), np.float32)
-    padded[:, :inputs] = w
-    return padded.reshape(outputs, count, block)
-
-
 def _summable(emit: Emitter, m: Matrix) -> tuple[ir.Value, ir.Value]:
     """W in 8 bits by `summable_steps`, [inputs, outputs], and its scale for each output."""
 
@@ -273,32 +262,6 @@ def _summable(emit: Emitter, m: Matrix) -> tuple[ir.Value, ir.Value]:
         m.stored(emit, codes, np.int8, m.shape[::-1], "int8"),
         m.stored(emit, lambda w: summable_steps(w)[:, 0], np.float32, m.shape[:1], "scale"),
     )
-
-
-def summable_steps(w: Array) -> Array:
-    """Give the step of each row [outputs, 1] with which no two products overflow 16 bits.
-
-    x86 without VNNI adds two products of an unsigned and a signed byte there, and 255 * 128 is the
-    most that it holds: so much may two weights of a group have together, where their signs agree.
-    """
-    groups = _blocks(w, _GROUP)
-    pairs = [
-        np.sort(np.maximum(sign * groups, 0), axis=-1)[..., -2:].sum(-1).max(-1, keepdims=True)
-        for sign in (1, -1)
-    ]
-    found = np.maximum(*pairs) / np.float32(_LARGEST)
-    return np.where(found == 0, np.float32(1), found)
-
-
-def steps(values: Array, limit: int) -> Array:
-    """Give the step that maps each last axis to -limit..limit, [.., 1]; 1 where it is all zeros."""
-    found = np.abs(values).max(axis=-1, keepdims=True) / np.float32(limit)
-    return np.where(found == 0, np.float32(1), found)
-
-
-def quantised(values: Array, limit: int) -> npt.NDArray[np.int8]:
-    """Round each last axis to -limit..limit by its own step."""
-    return np.rint(values / steps(values, limit)).astype(np.int8)
 
 
 FORMS: Final[Mapping[str, Form]] = {

@@ -11,10 +11,8 @@ import torch
 
 from export.bundling.graphs import Recipe
 from export.calibration.observe import Observation
-from export.graphs.decoder import decoder_graph, embedding_table
-from export.graphs.operators import DOMAIN
+from export.graphs.matrices import matrices, plain_graphs
 from export.graphs.rows import Array
-from export.graphs.vision import vision_graph
 from export.graphs.write import Advance
 from export.lowering.balancing import balance, sources
 from export.lowering.emitter import CONTRIB, Emitter
@@ -36,34 +34,27 @@ def worst_layers(
     """Name the matrices with the largest ||y' - y|| / ||y||, largest first."""
     seen = _see(reference, bundle, picture)
     precision = recipe.precision
-    table = embedding_table(recipe.checkpoint, "float16")
-    graphs = (
-        (vision_graph(recipe.checkpoint), precision.vision),
-        (decoder_graph(recipe.checkpoint, table), precision.decoder),
-    )
+    graphs = plain_graphs(recipe.checkpoint)
     factors = recipe.plan.factors()
     divisors: dict[str, Array] = {}
-    for model, _ in graphs:
+    for model in graphs:
         balance(model, factors)
         for name, source in sources(model).items():
             if name in factors:
                 divisors |= dict.fromkeys(source.readers, factors[name])
-    matrices = [
-        (node.name or "", node.inputs[1], form)
-        for model, form in graphs
-        for node in model.graph
-        if node.domain == DOMAIN and node.op_type == "Linear"
+    every = [
+        (name, weight, form)
+        for model, form in zip(graphs, (precision.vision, precision.decoder), strict=True)
+        for name, weight in matrices(model).items()
     ]
     errors: dict[str, float] = {}
-    for done, (name, weight, default) in enumerate(matrices):
-        advance("looking for the worst layers", done + 1, len(matrices))
-        assert weight is not None
-        assert weight.const_value is not None
-        form, step = recipe.plan.choose(default, precision, name)
+    for done, (name, weight, default) in enumerate(every):
+        advance("looking for the worst layers", done + 1, len(every))
+        form, step = recipe.applied.choose(default, precision, name)
         rows = seen.of(name).rows
         if name in divisors:
             rows = rows / np.tile(divisors[name], rows.shape[1] // len(divisors[name]))
-        errors[name] = _error(form, step, rows, weight.const_value)
+        errors[name] = _error(form, step, rows, weight)
     worst = sorted(errors, key=lambda name: -errors[name])[:WORST]
     return {name: errors[name] for name in worst}
 

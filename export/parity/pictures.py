@@ -13,7 +13,7 @@ from idetex_edge.errors import ExportError, ImageError
 from idetex_edge.image import load_image
 
 MINIMUM: Final = 16
-"""Fewer readable pictures than this are too few to calibrate with."""
+"""Fewer readable pictures than this are too few to calibrate with, or to learn drafts from."""
 
 HELD_OUT: Final = 4
 """Pictures of a folder that parity is proven on, and that calibration never sees."""
@@ -53,10 +53,10 @@ def photographs(folder: Path | None, most: int) -> Photographs:
     if folder is None:
         return Photographs((), _from_skimage(), 0)
     if not folder.is_dir():
-        raise ExportError(f"{folder} is not a folder; give --calibration a folder of photographs")
+        raise ExportError(f"{folder} is not a folder; give one of photographs")
     paths = [path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES]
     if not paths:
-        raise ExportError(f"{folder} holds no pictures; give --calibration a folder of photographs")
+        raise ExportError(f"{folder} holds no pictures; give a folder of photographs")
     found: list[Photograph] = []
     broken = 0
     for path in sorted(paths, key=lambda path: _order(path, folder)):
@@ -70,8 +70,8 @@ def photographs(folder: Path | None, most: int) -> Photographs:
             found.append(Photograph(path.relative_to(folder).as_posix(), path))
     if len(found) < MINIMUM:
         raise ExportError(
-            f"{folder} holds {len(found)} readable pictures ({broken} are broken), and calibration "
-            f"needs {MINIMUM}; add photographs"
+            f"{folder} holds {len(found)} readable pictures ({broken} are broken), and the fewest "
+            f"to learn from are {MINIMUM}; add photographs"
         )
     return Photographs(tuple(found[HELD_OUT:]), tuple(found[:HELD_OUT]), broken)
 

@@ -62,18 +62,39 @@ class Scoreboard:
         ]
 
 
-def measure_scoreboard(recipe: Recipe, bench: Path, advance: Advance) -> Scoreboard:
-    """Evaluate the recipe's graphs and float32 ones of its checkpoint on a benchmark.
+class Held:
+    """A benchmark that plans of one recipe are held to, which differ in what stays in float.
 
-    Raises RequestError when the benchmark is no good (see `idetex_edge.evaluation.benchmark`).
+    None answers it twice, and float32 once for all of them.
     """
+
+    def __init__(self, recipe: Recipe, bench: Path, advance: Advance) -> None:
+        """Open the benchmark.
+
+        Raises RequestError when it is no good (see `idetex_edge.evaluation.benchmark`).
+        """
+        self._recipe, self._bench, self._advance = recipe, bench, advance
+        self._benchmark = open_benchmark(bench)
+        self._exact: Scores | None = None
+        self._found: dict[frozenset[str], Scoreboard] = {}
+
+    def scoreboard(self, plan: Plan) -> Scoreboard:
+        """Evaluate the recipe's graphs by a plan beside float32 ones of its checkpoint."""
+        kept = frozenset(plan.kept)
+        if kept not in self._found:
+            exact = self._exact = self._exact or _scores(
+                exact_recipe(self._recipe), self._bench, "float32", self._advance
+            )
+            tried = replace(self._recipe, plan=plan)
+            ours = _scores(tried, self._bench, "the bundle", self._advance)
+            self._found[kept] = compare(self._benchmark, exact, ours)
+        return self._found[kept]
+
+
+def exact_recipe(recipe: Recipe) -> Recipe:
+    """Give the float32 graphs that a recipe's are compared with."""
     target, precision = find_target("onnx-cpu", "fp32")
-    whole = replace(recipe, target=target, precision=precision, plan=Plan())
-    exact, ours = (
-        _scores(tried, bench, name, advance)
-        for tried, name in ((whole, "float32"), (recipe, "the bundle"))
-    )
-    return compare(open_benchmark(bench), exact, ours)
+    return replace(recipe, target=target, precision=precision, plan=Plan())
 
 
 def compare(benchmark: Benchmark, exact: Scores, ours: Scores) -> Scoreboard:

@@ -19,14 +19,14 @@ def add(
 ) -> None:
     """Add weights and kernels for NVIDIA GPUs to a bundle."""
     from export.checkpoint import open_checkpoint
-    from export.triton.add import add_triton
+    from export.triton.add import add_triton, measured_plan
     from idetex_edge.bundle import open_bundle
     from idetex_edge.cli.stages import showing_stages
 
     with showing_stages() as advance:
-        done = add_triton(
-            open_bundle(bundle), open_checkpoint(model), kernels, precision, cache, advance
-        )
+        grown, checkpoint = open_bundle(bundle), open_checkpoint(model)
+        plan = measured_plan(grown, checkpoint, advance)
+        done = add_triton(grown, checkpoint, kernels, precision, cache, plan, advance)
     typer.echo(f"{done.path}: {precision} weights, {cache} keys and values")
 
 

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+from export.bundling.graphs import Recipe
+from export.calibration.calibrate import calibrate
+from export.calibration.plan import CALIBRATION, Plan
 from export.checkpoint import Checkpoint, read_json
+from export.graphs.write import Advance
+from export.parity.answers import STEPS
+from export.parity.pictures import photographs
+from export.parity.reference import Reference
+from export.targets import find_target
+from export.triton.range import quieted
 from export.triton.weights import PRECISIONS, Writer, write_weights
 from idetex_edge.bundle import Bundle, add_files, part_of
 from idetex_edge.errors import ExportError, OutputError
@@ -40,13 +49,15 @@ def add_triton(
     kernels: Path,
     precision: str,
     cache: str,
-    advance: Callable[[str, int, int], None],
+    plan: Plan,
+    advance: Advance,
 ) -> Bundle:
     """Add a checkpoint's weights and the kernels in `kernels` (`python -m kernels build`).
 
     precision: "fp16", "int8" or "int4". cache: "int8" or "float", what keys and values are held in.
-    Raises ExportError when bundle and checkpoint are of different models, there are no kernels, or
-    a name is unknown; OutputError when the bundle cannot be written.
+    plan: what was seen of numbers beyond FP16 (`measured_plan`). Raises ExportError when bundle and
+    checkpoint are of different models, there are no kernels, a name is unknown, or FP16 cannot hold
+    the checkpoint's activations; OutputError when the bundle cannot be written.
     """
     if precision not in PRECISIONS or cache not in CACHES:
         raise ExportError(
@@ -58,6 +69,7 @@ def add_triton(
             f"the bundle is not of {checkpoint.name}: their shapes differ; give the checkpoint "
             "that it was made from"
         )
+    quiet = quieted(plan)
     images = {folder.name: _kernels(folder) for folder in require_kernels(kernels)}
     total = checkpoint.vision.layers + checkpoint.text.layers + 1
     path = bundle.file(WEIGHTS)
@@ -65,7 +77,7 @@ def add_triton(
     try:
         with part.open("wb") as file:
             writer = Writer(file)
-            for done, layer in enumerate(write_weights(checkpoint, precision, writer), 1):
+            for done, layer in enumerate(write_weights(checkpoint, precision, writer, quiet), 1):
                 advance(layer, done, total)
         contents = _contents(checkpoint, cache, writer, images)
         files: dict[str, bytes | Path] = {facts.file: data for facts, data in images.values()}
@@ -75,6 +87,15 @@ def add_triton(
         raise OutputError(f"cannot write {path}: {error}; make room for it") from None
     finally:
         part.unlink(missing_ok=True)
+
+
+def measured_plan(bundle: Bundle, checkpoint: Checkpoint, advance: Advance) -> Plan:
+    """Read a bundle's calibration; where it has none, watch the checkpoint read photographs."""
+    if CALIBRATION in bundle.manifest.files:
+        return Plan.load(bundle.file(CALIBRATION))
+    recipe = Recipe(checkpoint, *find_target("onnx-cpu", "fp32"), Plan())
+    pictures = photographs(None, 0).proof
+    return calibrate(recipe, Reference(checkpoint), pictures, STEPS, advance)
 
 
 def _contents(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Final
 
@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from export.calibration.plan import END_OF_HALF
 from export.checkpoint import Checkpoint
+from idetex_edge.errors import ExportError
 from idetex_edge.triton.contents import ALIGNMENT, TensorFacts
 from kernels.append import quantized
 from kernels.linear import GRAIN
@@ -62,7 +64,12 @@ class Writer:
         self.file.write(data.tobytes())
 
     def matrix(self, name: str, form: str, weight: Array, bias: Array | None) -> None:
-        """Write a linear layer, its inputs padded to what kernels take; no bias is one of zeros."""
+        """Write a linear layer, its inputs padded to what kernels take; no bias is one of zeros.
+
+        Raises ExportError where a weight in FP16 would overflow.
+        """
+        if form == "float" and not np.abs(weight).max() <= END_OF_HALF:
+            raise ExportError(f"{name} has weights beyond FP16's range; choose int8 or int4")
         weight = np.pad(weight, ((0, 0), (0, -weight.shape[1] % GRAIN)))
         stored, scale = FORMS[form](np.ascontiguousarray(weight, np.float32))
         self.forms[name] = form
@@ -79,17 +86,23 @@ class Writer:
         self.tensor(f"{name}.bias", zeros if bias is None else bias.astype(np.float32))
 
 
-def write_weights(checkpoint: Checkpoint, precision: str, writer: Writer) -> Iterator[str]:
-    """Write every tensor that the engine reads; gives each layer's name when it is written."""
+def write_weights(
+    checkpoint: Checkpoint, precision: str, writer: Writer, quiet: Mapping[str, float]
+) -> Iterator[str]:
+    """Write every tensor that the engine reads; gives each layer's name when it is written.
+
+    quiet: what the inputs of each `down_proj` named are divided by (see `export.triton.range`).
+    """
     vision_form, text_form = PRECISIONS[precision]
-    for layer in _vision(checkpoint, vision_form, writer):
+    source = _Source(checkpoint, quiet)
+    for layer in _vision(source, vision_form, writer):
         yield layer
-    for layer in _text(checkpoint, text_form, writer):
+    for layer in _text(source, text_form, writer):
         yield layer
 
 
-def _vision(checkpoint: Checkpoint, form: str, writer: Writer) -> Iterator[str]:
-    source = _Source(checkpoint)
+def _vision(source: _Source, form: str, writer: Writer) -> Iterator[str]:
+    checkpoint = source.checkpoint
     embed = checkpoint.weights.read("visual.patch_embed.proj.weight")
     writer.matrix("vision.embed", form, embed.reshape(len(embed), -1), None)
     for i in range(checkpoint.vision.layers):
@@ -109,8 +122,8 @@ def _vision(checkpoint: Checkpoint, form: str, writer: Writer) -> Iterator[str]:
         writer.matrix(f"vision.{ours}", form, *source.affine([f"visual.merger.{theirs}"]))
 
 
-def _text(checkpoint: Checkpoint, form: str, writer: Writer) -> Iterator[str]:
-    source = _Source(checkpoint)
+def _text(source: _Source, form: str, writer: Writer) -> Iterator[str]:
+    checkpoint = source.checkpoint
     for i in range(checkpoint.text.layers):
         name = f"text.layers.{i}"
         writer.norm(f"{name}.norm1", *source.affine([f"{name}.input_layernorm"]))
@@ -128,17 +141,22 @@ def _text(checkpoint: Checkpoint, form: str, writer: Writer) -> Iterator[str]:
 
 def _gated(writer: Writer, source: _Source, form: str, ours: str, theirs: str) -> None:
     """Gate above up, both padded to what the layer behind them takes: the padding gives zeros."""
-    gate, up = (source.affine([f"{theirs}.{part}_proj"]) for part in ("gate", "up"))
+    down, bias = source.affine([f"{theirs}.down_proj"])
+    factor = source.quiet.get(f"{theirs}.down_proj", 1.0)
+    gate = source.affine([f"{theirs}.gate_proj"])
+    weight, up_bias = source.affine([f"{theirs}.up_proj"])
+    up = (weight / factor, None if up_bias is None else up_bias / factor)
     more = -len(gate[0]) % GRAIN
     weight = np.concatenate([np.pad(matrix, ((0, more), (0, 0))) for matrix, _ in (gate, up)])
     biases = [np.pad(bias, (0, more)) for _, bias in (gate, up) if bias is not None]
     writer.matrix(f"{ours}.gate_up", form, weight, np.concatenate(biases) if biases else None)
-    writer.matrix(f"{ours}.down", form, *source.affine([f"{theirs}.down_proj"]))
+    writer.matrix(f"{ours}.down", form, down * factor, bias)
 
 
 @dataclass(frozen=True, slots=True)
 class _Source:
     checkpoint: Checkpoint
+    quiet: Mapping[str, float]
 
     def affine(self, names: Sequence[str]) -> tuple[Array, Array | None]:
         """Weights of layers, one above the other, and their biases where they have any."""
