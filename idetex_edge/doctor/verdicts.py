@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from idetex_edge.bundle import Bundle
-from idetex_edge.engines import ENGINES, Engine
+from idetex_edge.engines import ENGINES, Loader
 from idetex_edge.errors import EngineError
 from idetex_edge.tensorrt.builders import BUILDERS, HOW_TO_GET, is_as_new_as
 
@@ -28,7 +28,7 @@ class Verdict:
 
 def engine_verdicts(
     bundle: Bundle,
-    engines: Mapping[str, Callable[[Bundle, int | None], Engine]] = ENGINES,
+    engines: Mapping[str, Loader] = ENGINES,
 ) -> list[Verdict]:
     """Try every engine on a bundle."""
     verdicts: list[Verdict] = []

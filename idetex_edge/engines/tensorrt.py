@@ -26,7 +26,7 @@ from idetex_edge.tensorrt.build import load_builder
 from idetex_edge.tensorrt.builders import BUILDERS, FLAVOURS
 from idetex_edge.tensorrt.decoder import Decoder
 from idetex_edge.tensorrt.encoder import Encoder
-from idetex_edge.tensorrt.recipe import BUILD, load_recipe
+from idetex_edge.tensorrt.recipe import BUILD, DECODING, PREFILL, load_recipe
 from idetex_edge.tensorrt.runtime import Runtime
 from idetex_edge.tensorrt.slots import DeviceCache
 from idetex_edge.tensorrt.store import EngineStore
@@ -68,7 +68,8 @@ class TensorrtEngine:
         self._text, self._cache = manifest.text, manifest.cache
         self._embedding = EmbeddingTable(bundle)
         prefill, decode = (
-            runtime.program(engines["decoder"], profile, "decoder") for profile in (0, 1)
+            runtime.program(engines["decoder"], profile, "decoder")
+            for profile in (PREFILL, DECODING)
         )
         self._decoder = Decoder(self._device, prefill, decode, manifest.text, flavour.captures)
         sizes = range(len(recipe.engines["vision"].profiles))

@@ -12,6 +12,9 @@ from idetex_edge.errors import BundleError
 
 BUILD: Final = "build.json"
 
+PREFILL, DECODING = 0, 1
+"""The decoder engine's profiles: one sequence, many tokens; several sequences, a token each."""
+
 Profile = Mapping[str, tuple[tuple[int, ...], ...]]
 """For each input, its smallest, usual and largest shape."""
 

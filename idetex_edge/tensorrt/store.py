@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -23,6 +21,7 @@ from filelock import FileLock
 from idetex_edge.bundle import Bundle, FileFacts
 from idetex_edge.errors import BundleError, OutputError
 from idetex_edge.tensorrt.build import build_engine
+from idetex_edge.tensorrt.place import PLACE, user_cache
 from idetex_edge.tensorrt.recipe import BuildRecipe
 from idetex_edge.whole import whole_file
 
@@ -36,8 +35,6 @@ other, however large they are."""
 _ALL: Final = "all"
 """The lock of whoever adds or drops entries; each key's own is of whoever builds it."""
 
-_PLACE: Final = "IDETEX_CACHE"
-
 
 @dataclass(frozen=True, slots=True)
 class EngineStore:
@@ -49,15 +46,7 @@ class EngineStore:
     @classmethod
     def of_user(cls) -> EngineStore:
         """In the folder IDETEX_CACHE names, else in the user's own place for caches."""
-        place = os.environ.get(_PLACE)
-        if place is None:
-            home = Path.home()
-            base = {
-                "win32": Path(os.environ.get("LOCALAPPDATA", home)),
-                "darwin": home / "Library" / "Caches",
-            }.get(sys.platform, Path(os.environ.get("XDG_CACHE_HOME", home / ".cache")))
-            place = base / "idetex-edge"
-        return cls(Path(place) / "engines")
+        return cls(user_cache() / "engines")
 
     def engine(
         self,
@@ -126,7 +115,7 @@ class EngineStore:
     def _warn(self, error: OSError | OutputError) -> None:
         warnings.warn(
             f"cannot keep engines in {self.folder}, so they are built again next time: {error}; "
-            f"make room, or set {_PLACE}",
+            f"make room, or set {PLACE}",
             RuntimeWarning,
             stacklevel=3,
         )
