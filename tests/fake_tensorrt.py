@@ -8,6 +8,7 @@ against the profile, every address against live memory, caches against their ali
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ import onnxruntime as ort
 from host_gpu import STREAM, HostGpu
 
 from idetex_edge.bundle import Bundle
+from idetex_edge.tensorrt.memory import Limits
 from idetex_edge.tensorrt.recipe import EngineRecipe
 
 _DTYPES = {
@@ -29,12 +31,18 @@ _DTYPES = {
 
 
 def fake_build(
-    trt: FakeTensorrt, bundle: Bundle, name: str, recipe: EngineRecipe
-) -> tuple[bytes, None]:
-    """In the place of `build_engine`."""
-    trt.builds.append(name)
+    trt: FakeTensorrt,
+    bundle: Bundle,
+    recipe: EngineRecipe,
+    limits: Limits,
+    into: Path,
+    share: Callable[[float], None],
+) -> None:
+    """In the place of `build_apart`."""
+    trt.builds.append(Path(recipe.graph).stem)
+    share(1.0)
     told = {"graph": str(bundle.file(recipe.graph)), "profiles": recipe.profiles}
-    return json.dumps(told).encode(), None
+    into.write_text(json.dumps(told | {"streams": limits.streams}))
 
 
 class FakeTensorrt:
@@ -64,8 +72,9 @@ class FakeTensorrt:
 class FakeRuntime:
     trt: FakeTensorrt
 
-    def deserialize_cuda_engine(self, data: bytes) -> FakeEngine | None:
-        return FakeEngine(self.trt, **json.loads(data)) if data.startswith(b"{") else None
+    def deserialize_cuda_engine(self, data: memoryview) -> FakeEngine | None:
+        text = bytes(data)
+        return FakeEngine(self.trt, **json.loads(text)) if text.startswith(b"{") else None
 
 
 @dataclass
@@ -96,8 +105,13 @@ class FakeConfig:
 
 
 class FakeEngine:
-    def __init__(self, trt: FakeTensorrt, graph: str, profiles: list[dict[str, Any]]) -> None:
+    def __init__(
+        self, trt: FakeTensorrt, graph: str, profiles: list[dict[str, Any]], streams: bool
+    ) -> None:
         self.trt, self.profiles, self.what = trt, profiles, Path(graph).stem
+        # TensorRT streams no weights of an engine until it is told how many to leave on the GPU.
+        self.streamable_weights_size = Path(f"{graph}.data").stat().st_size if streams else 0
+        self.weight_streaming_budget_v2 = self.streamable_weights_size
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = 1
@@ -114,6 +128,9 @@ class FakeEngine:
 
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[list[int]]:
         return self.profiles[profile][name]
+
+    def get_weight_streaming_automatic_budget(self) -> int:
+        return self.streamable_weights_size // 2
 
     def create_runtime_config(self) -> FakeConfig:
         return FakeConfig(self.trt)

@@ -100,6 +100,9 @@ class HostGpu:
     def cuDeviceGetName(self, length: int, device: int) -> tuple[Code, bytes]:
         return Code.CUDA_SUCCESS, b"Host GPU".ljust(length, b"\0")
 
+    def cuDeviceTotalMem(self, device: int) -> tuple[Code, int]:
+        return Code.CUDA_SUCCESS, self.memory
+
     def cuDevicePrimaryCtxRetain(self, device: int) -> tuple[Code, str]:
         return Code.CUDA_SUCCESS, "context"
 

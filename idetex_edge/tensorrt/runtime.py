@@ -68,7 +68,7 @@ class Runtime:
         self._kernels = kernels
         self._cache: Any = None
 
-    def read(self, data: bytes, what: str) -> Any:  # noqa: ANN401
+    def read(self, data: memoryview, what: str) -> Any:  # noqa: ANN401
         """An engine from its bytes, whose hash was checked; raises EngineError when it is none."""
         engine = self._runtime.deserialize_cuda_engine(data)
         if engine is None:
@@ -76,6 +76,9 @@ class Runtime:
                 f"{self._trt.__name__} {self._trt.__version__} cannot read the {what} engine on "
                 f"{self._device.name}; build it on this machine: idetex-edge build"
             )
+        if engine.streamable_weights_size:
+            # Built for a GPU that cannot hold its weights: as many of them as fit are left there.
+            engine.weight_streaming_budget_v2 = engine.get_weight_streaming_automatic_budget()
         return engine
 
     def program(self, engine: Any, profile: int, what: str) -> Program:  # noqa: ANN401
