@@ -79,6 +79,11 @@ class HostGpu:
         return sum(size for size, _ in self._live.values())
 
     @property
+    def captures(self) -> bool:
+        """Whether what is asked for is recorded instead of done."""
+        return self._captured is not None
+
+    @property
     def held(self) -> int:
         """Modules and graphs that are not freed."""
         return len(self._loaded) + len(self._graphs)

@@ -133,6 +133,48 @@ def test_a_whole_assessment_is_that_of_the_cpu(
     assert mine.score == pytest.approx(told.score, abs=0.5)
 
 
+def test_every_recorded_step_has_a_context_of_its_own(bundle: Bundle, gpu: HostGpu) -> None:
+    trt = FakeTensorrt(gpu)
+    engine = TensorrtEngine(bundle, trt, gpu)
+    assert trt.contexts == ["decoder", "decoder", "vision"]
+    stem = engine.start(10)
+    engine.extend(stem, engine.embed([1, 2]), np.broadcast_to(np.arange(2), (3, 2)))
+    before = gpu.allocated
+
+    def decode(rows: int) -> None:
+        forks = engine.fork(stem, rows, 20)
+        for _ in range(3):
+            engine.decode(forks, list(range(rows)))
+
+    for rows in (3, 2, 3, 2, 4):
+        decode(rows)
+        gc.collect()
+    # What caches that are gone were recorded with is taken again, for as many rows.
+    assert trt.contexts[3:] == ["decoder"] * 3
+    assert gpu.replays == 5 * 2
+    # All contexts work in one piece of memory, made before: only buffers have grown.
+    largest = max(
+        e.get_device_memory_size_for_profile_v2(i)
+        for e in trt.engines
+        for i in range(len(e.profiles))
+    )
+    assert gpu.allocated - before < largest
+
+
+def test_weights_that_do_not_fit_are_streamed(
+    bundle: Bundle, gpu: HostGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def far_too_small(_: Bundle, __: int | None) -> bool:
+        return True
+
+    for place in ("memory", "engines"):
+        monkeypatch.setattr(f"idetex_edge.tensorrt.{place}.streams", far_too_small)
+    trt = FakeTensorrt(gpu)
+    TensorrtEngine(bundle, trt, gpu)
+    for engine in trt.engines:
+        assert 0 < engine.weight_streaming_budget_v2 < engine.streamable_weights_size
+
+
 def test_memory_is_freed_with_what_it_holds(bundle: Bundle, gpu: HostGpu) -> None:
     engine = TensorrtEngine(bundle, FakeTensorrt(gpu), gpu)
     stem = engine.start(10)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence as List
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -69,11 +70,10 @@ class TensorrtEngine:
         engines = {name: runtime.read(built.read(name), name) for name in recipe.engines}
         self._text, self._cache = manifest.text, manifest.cache
         self._embedding = EmbeddingTable(bundle)
-        prefill, decode = (
-            runtime.program(engines["decoder"], profile, "decoder")
-            for profile in (PREFILL, DECODING)
-        )
-        self._decoder = Decoder(self._device, prefill, decode, manifest.text, flavour.captures)
+        runtime.reserve(engines.values())
+        prefill = runtime.program(engines["decoder"], PREFILL, "decoder")
+        decoding = partial(runtime.program, engines["decoder"], DECODING, "decoder")
+        self._decoder = Decoder(self._device, prefill, decoding, manifest.text, flavour.captures)
         sizes = range(len(recipe.engines["vision"].profiles))
         seeing = [runtime.program(engines["vision"], profile, "vision") for profile in sizes]
         self._encoder = Encoder(self._device, seeing, manifest.vision, manifest.text)
