@@ -44,6 +44,7 @@ which a second thread is worth waking: below, a run takes less time than its thr
 """
 
 _ANY: Final = sys.maxsize
+"""More sequences than are ever decoded at once."""
 
 
 class OnnxEngine:

@@ -71,11 +71,14 @@ class Engines:
 
     def _key(self, engine: EngineRecipe) -> str:
         """What an engine depends on: graph, shapes, precision, builder and its version, device."""
-        files, trt = self._bundle.manifest.files, self.builder
+        manifest, trt = self._bundle.manifest, self.builder
+        # The output matrix may be the embedding's table.
+        parts = (engine.graph, manifest.embedding.file)
+        files = {name: facts.sha256 for name, facts in manifest.files.items()}
         told = {
-            "graph": {name: files[name].sha256 for name in files if name.startswith(engine.graph)},
+            "graph": {name: files[name] for name in files if name.startswith(parts)},
             "profiles": engine.profiles,
-            "precision": self._bundle.manifest.precision,
+            "precision": manifest.precision,
             "builder": [trt.__name__, trt.__version__],
             "streams": streams(self._bundle, self._memory),
             "device": "any" if FLAVOURS[trt.__name__].portable else self._device,
