@@ -112,12 +112,16 @@ def _bundle(folder: Path, shape: str, precision: str) -> Bundle:
     checkpoint = describe_checkpoint(NANO, config_of(shape), RandomWeights(shape))
     recipe = Recipe(checkpoint, target, form, Plan())
     recipe = replace(recipe, plan=supposed(recipe))
-    write_model(recipe, folder, lambda *_: None)
+    write_model(recipe, folder, _quietly)
     manifest = describe(recipe, shape, HERE, precision)
     build = build_recipe(recipe, manifest)
     assert build is not None
     write_json(folder / BUILD, build.to_dict())
     return seal(folder, manifest)
+
+
+def _quietly(stage: str, done: int, total: int) -> None:
+    """Say nothing of how far it is."""
 
 
 def _built(bundle: Bundle, name: str) -> dict[str, Any]:
