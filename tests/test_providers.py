@@ -195,6 +195,8 @@ def test_every_provider_is_an_engine_that_help_and_doctor_know(tiny_bundle: Bund
     assert set(PROVIDERS) == {name for name in ENGINES if name.startswith("onnx:")}
     _, option = get_args(EngineName)
     assert all(name in option.help for name in PROVIDERS)
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    assert all(f"| `{name}` |" in readme for name in ENGINES)
     verdicts = {verdict.name: verdict for verdict in engine_verdicts(tiny_bundle)}
     for name, provider in PROVIDERS.items():
         assert verdicts[name].works == (name == "onnx:cpu")

@@ -15,15 +15,18 @@ from idetex_edge.tensorrt.recipe import EngineRecipe
 _BASE: Final = 450_000_000
 """Bytes that a builder takes for any graph."""
 
-_COPIES: Final = 3.75
-"""How often the weights lie in memory at the peak, once of it as pages of their own file.
+_COPIES: Final = 1.3
+_FOLDED: Final = 2.1
+"""How often a graph's weights, and the output matrix that is widened to FP32, lie in memory at the
+peak for each optimisation profile, one of all of it as pages of their own files.
 
-With both the estimate is a tenth above what TensorRT-RTX 1.7 took, as the system counts it: 0.43 GB
-for nano's vision graph, 4.98 GB for 3B's, 7.42 GB for a decoder of 3B's shape with five layers.
+TensorRT-RTX 1.7 was measured with two and three profiles, as the system counts it (GB, the estimate
+behind it): nano's vision graph in FP16 0.43 (0.48), 3B's 4.98 (5.67) and in INT8 3.04 (3.07), 3B's
+decoder in INT8 12.31 (12.90), one of its shape with five layers in FP16 7.42 (7.68).
 """
 
-_RUNNING: Final = 1.1
-"""What an engine takes of a GPU's memory, by its weights."""
+_RUNNING: Final = 1.3
+"""What engines take of a GPU's memory, by their weights: each profile has its own output matrix."""
 
 _LEAST_WORKSPACE: Final = 2**28
 """Bytes of working memory below which kernels are lost."""
@@ -41,17 +44,10 @@ class Limits:
     streams: bool = False
 
 
-def weights_of(bundle: Bundle, graph: str) -> int:
-    """Bytes of a graph's weights in an engine, the output matrix in FP32 as it is multiplied."""
-    manifest = bundle.manifest
-    own = sum(facts.bytes for name, facts in manifest.files.items() if name.startswith(graph))
-    decodes = manifest.graphs["decoder"] == graph
-    return own + (4 * math.prod(manifest.embedding.shape) if decodes else 0)
-
-
 def building_takes(bundle: Bundle, recipe: EngineRecipe) -> int:
     """Bytes of memory at the peak of building one engine in a process of its own."""
-    return _BASE + int(_COPIES * weights_of(bundle, recipe.graph))
+    once = _COPIES * _weights(bundle, recipe.graph) + _FOLDED * _widened(bundle, recipe.graph)
+    return _BASE + int(len(recipe.profiles) * once)
 
 
 def limits_for(bundle: Bundle, recipe: EngineRecipe, gpu_memory: int | None) -> Limits:
@@ -83,5 +79,19 @@ def available_memory(meminfo: Path = Path("/proc/meminfo")) -> int | None:
 
 def streams(bundle: Bundle, gpu_memory: int | None) -> bool:
     """Whether a GPU cannot hold all weights at once; None for no GPU, or one that is not known."""
-    weights = sum(weights_of(bundle, graph) for graph in bundle.manifest.graphs.values())
+    graphs = bundle.manifest.graphs.values()
+    weights = sum(_weights(bundle, graph) + _widened(bundle, graph) for graph in graphs)
     return gpu_memory is not None and _RUNNING * weights > gpu_memory
+
+
+def _weights(bundle: Bundle, graph: str) -> int:
+    """Bytes of a graph and of the weights beside it."""
+    files = bundle.manifest.files
+    return sum(facts.bytes for name, facts in files.items() if name.startswith(graph))
+
+
+def _widened(bundle: Bundle, graph: str) -> int:
+    """Bytes of the output matrix in FP32, as it is multiplied; only the decoder has one."""
+    manifest = bundle.manifest
+    decodes = manifest.graphs["decoder"] == graph
+    return 4 * math.prod(manifest.embedding.shape) if decodes else 0
