@@ -21,7 +21,7 @@ _FOLDED: Final = 2.1
 peak for each optimisation profile, one of all of it as pages of their own files.
 
 TensorRT-RTX 1.7 was measured with two and three profiles, as the system counts it (GB, the estimate
-behind it): nano's vision graph in FP16 0.43 (0.48), 3B's 4.98 (5.67) and in INT8 3.04 (3.07), 3B's
+behind it): nano's vision graph in FP16 0.43 (0.48), 3B's 5.06 (5.67) and in INT8 3.04 (3.07), 3B's
 decoder in INT8 12.31 (12.90), one of its shape with five layers in FP16 7.42 (7.68).
 """
 
