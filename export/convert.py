@@ -29,13 +29,12 @@ from export.parity.pictures import Photographs, photographs
 from export.parity.reference import Reference
 from export.parity.scoreboard import Held
 from export.targets import find_target
-from export.tensorrt.engines import BUILT_HERE, build_recipe, require_builder
+from export.tensorrt.engines import add_engines, build_recipe, require_builder
 from idetex_edge.assessor import Assessor
 from idetex_edge.bundle import Bundle, open_bundle
 from idetex_edge.engines.onnx import OnnxEngine
 from idetex_edge.errors import ExportError
 from idetex_edge.smoke import SMOKE, levels_of
-from idetex_edge.tensorrt.build import build_engines
 from idetex_edge.tensorrt.recipe import BUILD
 from idetex_edge.tensorrt.report import EngineReport
 
@@ -110,7 +109,7 @@ def convert(wanted: Conversion, advance: Advance) -> Converted:
         # What can be refused at once is, before anything that takes long.
         manifest = describe(recipe, recipe.checkpoint.name, wanted.target, wanted.precision)
         build = build_recipe(recipe, manifest)
-        require_builder(build)
+        require_builder(recipe)
         require_space(recipe, folder.path)
         reference = Reference(recipe.checkpoint)
         plan = _plan(wanted, recipe, reference, pictures, folder, held, advance)
@@ -131,9 +130,7 @@ def convert(wanted: Conversion, advance: Advance) -> Converted:
             folder.once("drafts", lambda: _draft(drafted, bundle, advance))
         folder.finish()
         bundle = seal(folder.path, manifest)
-        reports: list[EngineReport] = []
-        if build is not None and build.builder == BUILT_HERE:
-            _, reports = build_engines(bundle, advance)
+        reports = add_engines(recipe, bundle, advance)
         if build is None:
             levels = levels_of(Assessor(folder.path))
             write_json(folder.path / SMOKE, {"level_probabilities": levels})

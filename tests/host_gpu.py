@@ -79,6 +79,11 @@ class HostGpu:
         return sum(size for size, _ in self._live.values())
 
     @property
+    def captures(self) -> bool:
+        """Whether what is asked for is recorded instead of done."""
+        return self._captured is not None
+
+    @property
     def held(self) -> int:
         """Modules and graphs that are not freed."""
         return len(self._loaded) + len(self._graphs)
@@ -99,6 +104,9 @@ class HostGpu:
 
     def cuDeviceGetName(self, length: int, device: int) -> tuple[Code, bytes]:
         return Code.CUDA_SUCCESS, b"Host GPU".ljust(length, b"\0")
+
+    def cuDeviceTotalMem(self, device: int) -> tuple[Code, int]:
+        return Code.CUDA_SUCCESS, self.memory
 
     def cuDevicePrimaryCtxRetain(self, device: int) -> tuple[Code, str]:
         return Code.CUDA_SUCCESS, "context"

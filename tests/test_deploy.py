@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,23 @@ def test_images_are_made_of_what_is_there(path: Path) -> None:
     # Nothing runs as root.
     assert words.index("USER") < words.index("ENTRYPOINT")
     assert f"-f {path.relative_to(ROOT)} " in path.read_text()
+
+
+@pytest.mark.parametrize("path", sorted(DEPLOY.rglob("*.Dockerfile")), ids=lambda p: p.stem)
+def test_hadolint_finds_nothing_in_images(path: Path) -> None:
+    beside = Path(sys.executable).parent / "hadolint"
+    tool = str(beside) if beside.exists() else shutil.which("hadolint")
+    if tool is None:
+        pytest.skip("hadolint is not installed")
+    command = [tool, "--config", str(DEPLOY / "hadolint.yaml"), "--no-color", str(path)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (0, "")
+
+
+def test_every_source_of_wheels_is_linked() -> None:
+    text = (DEPLOY / "README.md").read_text()
+    names = set(re.findall(r"\]\[(\w+)\]", text))
+    assert names == set(re.findall(r"^\[(\w+)\]: https://", text, re.MULTILINE)) != set()
 
 
 def test_the_table_of_sizes_is_the_exporters() -> None:

@@ -154,7 +154,7 @@ def test_builders_are_judged_by_their_versions() -> None:
 
     verdicts = {v.name: v for v in build_verdicts(import_module)}
     assert [name for name, v in verdicts.items() if v.works] == ["tensorrt-10.16", "tensorrt-10.3"]
-    assert "needs tensorrt 11.0 or newer" in verdicts["tensorrt-11"].reason
+    assert "has tensorrt 10.16.2, and the bundle needs 11.0" in verdicts["tensorrt-11"].reason
     assert "pip install" in verdicts["tensorrt-rtx"].reason
     assert is_as_new_as("10.16", "10.3")
     assert not is_as_new_as("10.3.0", "10.16")

@@ -15,7 +15,7 @@ from benchmarks.rate_graphs import rate_graph
 from idetex_edge.bundle import open_bundle
 from idetex_edge.errors import EngineError
 from idetex_edge.measuring.contenders import Contender, our_contender, running
-from idetex_edge.measuring.energy import EnergyMeter
+from idetex_edge.measuring.counters import find_counters
 from idetex_edge.measuring.measure import ALL, Plan, measure
 from idetex_edge.measuring.rates import GRAPHS, Rates, measure_rates
 from idetex_edge.measuring.report import Report, tables
@@ -71,7 +71,7 @@ def test_every_figure_is_taken(series: dict[Place, list[float]]) -> None:
     }
     expected = {(name, metric) for name in SCENARIOS for metric in everywhere | also[name]}
     expected |= {(ALL, "load"), (ALL, "peak memory")}
-    if EnergyMeter().works:
+    if find_counters():
         expected |= {(name, "energy") for name in SCENARIOS}
     assert set(ours) == expected
     assert all(figure > 0 for figures in ours.values() for figure in figures)
@@ -167,20 +167,6 @@ def test_a_report_reads_back_and_is_shown(tmp_path: Path) -> None:
     text = shown.getvalue()
     for part in ("score", "1x1", "2 ±50%", "1.50x", "x was not measured: gone", "energy"):
         assert part in text
-
-
-def test_energy_counters_begin_anew(tmp_path: Path) -> None:
-    counter = tmp_path / "intel-rapl:0"
-    counter.mkdir()
-    (counter / "max_energy_range_uj").write_text("1000000\n")
-    (counter / "energy_uj").write_text("900000\n")
-    meter = EnergyMeter(tmp_path)
-    assert meter.works
-    (counter / "energy_uj").write_text("950000\n")
-    assert meter.joules() == pytest.approx(0.05)
-    (counter / "energy_uj").write_text("50000\n")
-    assert meter.joules() == pytest.approx(0.1)
-    assert not EnergyMeter(tmp_path / "none").works
 
 
 def test_pictures_differ_by_one_pixel() -> None:

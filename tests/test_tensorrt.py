@@ -29,8 +29,10 @@ from export.tensorrt.kernels import Attention
 from idetex_edge.bundle import Bundle, open_bundle
 from idetex_edge.engines import load_engine
 from idetex_edge.errors import BundleError, EngineError, ExportError
-from idetex_edge.tensorrt.build import build_engines, load_builder
-from idetex_edge.tensorrt.recipe import BUILD, BuildRecipe, load_recipe
+from idetex_edge.tensorrt.apart import build_apart
+from idetex_edge.tensorrt.builders import load_builder
+from idetex_edge.tensorrt.memory import Limits
+from idetex_edge.tensorrt.recipe import BUILD, load_recipe
 from idetex_edge.tensorrt.report import EngineReport, read_messages
 
 NANO = Path(__file__).parents[1] / "checkpoints" / "nano"
@@ -52,17 +54,19 @@ def unproven(model: Path, folder: Path, target: str, precision: str) -> Bundle:
     manifest = describe(recipe, "model", target, precision)
     build = build_recipe(recipe, manifest)
     assert build is not None
-    # TensorRT-RTX reads the graphs for the others too: it is the builder that is to be had here.
-    write_json(folder / BUILD, replace(build, builder="tensorrt_rtx", oldest="1.7").to_dict())
+    write_json(folder / BUILD, build.to_dict())
     return seal(folder, manifest)
 
 
 def built(bundle: Bundle) -> dict[str, EngineReport]:
-    whole, reports = build_engines(bundle, quiet)
-    assert whole.manifest.engines == {"vision": "vision.engine", "decoder": "decoder.engine"}
-    for name in whole.manifest.engines.values():
-        assert whole.file(name).stat().st_size > 10_000
-    return {report.name: report for report in reports}
+    """Every engine, by the builder that is to be had here: it reads the others' graphs too."""
+    trt, reports = load_builder(bundle.manifest.target), dict[str, EngineReport]()
+    for name, engine in load_recipe(bundle).engines.items():
+        into, shares = bundle.file(engine.file), list[float]()
+        reports[name] = build_apart(trt, bundle, engine, Limits(2**28), into, shares.append)
+        assert into.stat().st_size == reports[name].bytes > 10_000
+        assert 0 < shares[0] < shares[-1] <= 1
+    return reports
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8", "int8-weights", "int4"])
@@ -175,13 +179,12 @@ def test_recipes_for_devices_go_without_engines(brief_checkpoint: Path, tmp_path
     )
     assert not bundle.manifest.engines
     recipe = load_recipe(bundle)
-    assert (recipe.builder, recipe.oldest) == ("tensorrt", "10.3")
     prefill, decode = recipe.engines["decoder"].profiles
     assert prefill["embeddings"] == ((1, 1, 256), (1, 256, 256), (1, 1024, 256))
     assert decode["rotary_rows"] == ((1, 1), (4, 1), (8, 1))
     assert decode["past_key_1"] == ((1, 2, 1024, 64), (4, 2, 1024, 64), (8, 2, 1024, 64))
     with pytest.raises(EngineError, match="run `idetex-edge build` on the device"):
-        build_engines(bundle, quiet)
+        load_builder(bundle.manifest.target, "tensorrt-10.3")
     copy = Path(shutil.copytree(bundle.path, tmp_path / "copy"))
     edit_json(copy / BUILD, {("engines",): 3})
     with pytest.raises(BundleError, match="copy the bundle again"):
@@ -195,10 +198,9 @@ def test_recipes_for_devices_go_without_engines(brief_checkpoint: Path, tmp_path
 def test_machines_that_cannot_build(
     brief_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = BuildRecipe("tensorrt_rtx", "1.7", {}, {})
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     with pytest.raises(EngineError, match=r"no tensorrt-rtx 1\.7 or newer .*pip install"):
-        load_builder(recipe)
+        load_builder("tensorrt-rtx")
     with pytest.raises(ExportError, match="pip install"):
         to_bundle(brief_checkpoint, tmp_path / "out", "fp16", target="tensorrt-rtx")
     assert list(tmp_path.iterdir()) == []
@@ -208,7 +210,9 @@ def test_machines_that_cannot_build(
 
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", Old)
     with pytest.raises(EngineError, match=r"has tensorrt-rtx 1\.6\.3, and the bundle needs 1\.7"):
-        load_builder(recipe)
+        load_builder("tensorrt-rtx")
+    with pytest.raises(EngineError, match=r"cannot be built for 'tensorrt-10\.3'; give"):
+        load_builder("tensorrt-rtx", "tensorrt-10.3")
 
 
 def test_reports_are_read_from_messages() -> None:

@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -25,11 +26,12 @@ from PIL import Image
 from skimage import data
 
 from idetex_edge import Assessor
-from idetex_edge.bundle import Bundle, add_files, open_bundle
+from idetex_edge.bundle import Bundle, add_files, open_bundle, part_of
 from idetex_edge.engines import Sequence
 from idetex_edge.engines.onnx import OnnxEngine
 from idetex_edge.engines.tensorrt import TensorrtEngine
 from idetex_edge.errors import BundleError, EngineError, RequestError
+from idetex_edge.tensorrt.memory import Limits
 from idetex_edge.tensorrt.recipe import load_recipe
 from idetex_edge.tensorrt.store import EngineStore
 
@@ -51,7 +53,7 @@ def bundle(
 @pytest.fixture(autouse=True)
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EngineStore:
     monkeypatch.setenv("IDETEX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("idetex_edge.tensorrt.store.build_engine", fake_build)
+    monkeypatch.setattr("idetex_edge.tensorrt.engines.build_apart", fake_build)
     return EngineStore.of_user()
 
 
@@ -110,8 +112,8 @@ def test_a_whole_assessment_is_that_of_the_cpu(
 ) -> None:
     trt = FakeTensorrt(gpu)
 
-    def here(_: object) -> FakeTensorrt:
-        return trt
+    def here(_: object) -> list[FakeTensorrt]:
+        return [trt]
 
     def host(_: str) -> HostGpu:
         return gpu
@@ -119,7 +121,7 @@ def test_a_whole_assessment_is_that_of_the_cpu(
     def cpu(_: str, opened: Bundle, __: int | None) -> OnnxEngine:
         return on_the_cpu(opened)
 
-    monkeypatch.setattr("idetex_edge.engines.tensorrt.load_builder", here)
+    monkeypatch.setattr("idetex_edge.tensorrt.engines.builders_here", here)
     monkeypatch.setattr("idetex_edge.engines.tensorrt.cuda_driver", host)
     assessor = Assessor(bundle.path, engine="tensorrt")
     assert assessor.engine == "tensorrt"
@@ -129,6 +131,48 @@ def test_a_whole_assessment_is_that_of_the_cpu(
     assert mine.distortions == told.distortions
     assert mine.description == told.description
     assert mine.score == pytest.approx(told.score, abs=0.5)
+
+
+def test_every_recorded_step_has_a_context_of_its_own(bundle: Bundle, gpu: HostGpu) -> None:
+    trt = FakeTensorrt(gpu)
+    engine = TensorrtEngine(bundle, trt, gpu)
+    assert trt.contexts == ["decoder", "decoder", "vision"]
+    stem = engine.start(10)
+    engine.extend(stem, engine.embed([1, 2]), np.broadcast_to(np.arange(2), (3, 2)))
+    before = gpu.allocated
+
+    def decode(rows: int) -> None:
+        forks = engine.fork(stem, rows, 20)
+        for _ in range(3):
+            engine.decode(forks, list(range(rows)))
+
+    for rows in (3, 2, 3, 2, 4):
+        decode(rows)
+        gc.collect()
+    # What caches that are gone were recorded with is taken again, for as many rows.
+    assert trt.contexts[3:] == ["decoder"] * 3
+    assert gpu.replays == 5 * 2
+    # All contexts work in one piece of memory, made before: only buffers have grown.
+    largest = max(
+        e.get_device_memory_size_for_profile_v2(i)
+        for e in trt.engines
+        for i in range(len(e.profiles))
+    )
+    assert gpu.allocated - before < largest
+
+
+def test_weights_that_do_not_fit_are_streamed(
+    bundle: Bundle, gpu: HostGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def far_too_small(_: Bundle, __: int | None) -> bool:
+        return True
+
+    for place in ("memory", "engines"):
+        monkeypatch.setattr(f"idetex_edge.tensorrt.{place}.streams", far_too_small)
+    trt = FakeTensorrt(gpu)
+    TensorrtEngine(bundle, trt, gpu)
+    for engine in trt.engines:
+        assert 0 < engine.weight_streaming_budget_v2 < engine.streamable_weights_size
 
 
 def test_memory_is_freed_with_what_it_holds(bundle: Bundle, gpu: HostGpu) -> None:
@@ -183,6 +227,7 @@ def test_it_says_in_one_line_what_is_missing(
     bundle: Bundle, tiny_bundle: Bundle, gpu: HostGpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     with pytest.raises(EngineError, match="this machine has no tensorrt 1"):
         TensorrtEngine(bundle, api=gpu)
     with pytest.raises(EngineError, match="this one is for onnx-cpu; export it for tensorrt-rtx"):
@@ -225,9 +270,11 @@ def test_engines_in_the_bundle_are_vouched_for_by_its_manifest(
     copy = open_bundle(tmp_path / "copy")
     trt = FakeTensorrt(gpu)
     engines = load_recipe(copy).engines
-    built = {e.file: fake_build(trt, copy, name, e)[0] for name, e in engines.items()}
+    parts = {engine.file: part_of(copy.file(engine.file)) for engine in engines.values()}
+    for engine in engines.values():
+        fake_build(trt, copy, engine, Limits(), parts[engine.file], print)
     names = {name: engine.file for name, engine in engines.items()}
-    whole = add_files(replace(copy, manifest=replace(copy.manifest, engines=names)), built)
+    whole = add_files(replace(copy, manifest=replace(copy.manifest, engines=names)), parts)
     trt.builds.clear()
     TensorrtEngine(whole, trt, gpu)
     assert trt.builds == []
@@ -257,12 +304,18 @@ def test_kernels_that_rtx_compiled_are_kept(
     assert trt.taken == []
 
 
+def writing(data: bytes) -> Callable[[Path], object]:
+    """Build an engine of these bytes."""
+    return lambda into: into.write_bytes(data)
+
+
 def build_slowly(folder: Path, log: Path) -> None:
-    def build() -> bytes:
+    def build(into: Path) -> None:
         with log.open("a") as file:
             file.write(f"{os.getpid()}\n")
+        into.write_bytes(b"eng")
         time.sleep(0.5)
-        return b"engine" * 1000
+        into.write_bytes(b"engine" * 1000)
 
     assert EngineStore(folder).get("key", build) == b"engine" * 1000
 
@@ -290,7 +343,7 @@ def test_a_killed_build_leaves_nothing_that_is_read(tmp_path: Path) -> None:
         time.sleep(0.01)
     process.kill()
     process.join()
-    assert EngineStore(tmp_path / "store").get("key", lambda: b"new") == b"new"
+    assert EngineStore(tmp_path / "store").get("key", writing(b"new")) == b"new"
 
 
 def test_the_longest_unused_go_when_there_is_no_room(tmp_path: Path) -> None:
@@ -300,17 +353,17 @@ def test_the_longest_unused_go_when_there_is_no_room(tmp_path: Path) -> None:
         return {path.stem for path in tmp_path.glob("*.engine")}
 
     for number, key in enumerate("abc"):
-        store.get(key, lambda: b"x" * 100)
+        store.get(key, writing(b"x" * 100))
         os.utime(tmp_path / f"{key}.engine", (number, number))
     assert kept() == {"b", "c"}
-    store.get("b", lambda: b"?")
-    store.get("d", lambda: b"x" * 100)
+    store.get("b", writing(b"?"))
+    store.get("d", writing(b"x" * 100))
     assert kept() == {"b", "d"}
     # What a killed process left counts and goes; facts without an engine are in nobody's way.
     (tmp_path / "left.engine").write_bytes(b"x" * 500)
     os.utime(tmp_path / "left.engine", (0, 0))
     (tmp_path / "facts.json").write_text("{}")
-    store.get("e", lambda: b"x" * 10)
+    store.get("e", writing(b"x" * 10))
     assert "left" not in kept()
 
 
@@ -321,9 +374,9 @@ def test_engines_of_one_bundle_do_not_drop_each_other(tmp_path: Path) -> None:
     def start() -> None:
         for key, size in (("vision", 14), ("decoder", 152)):
 
-            def build(key: str = key, size: int = size) -> bytes:
+            def build(into: Path, key: str = key, size: int = size) -> None:
                 built.append(key)
-                return b"x" * size
+                into.write_bytes(b"x" * size)
 
             assert len(store.get(key, build)) == size
 
@@ -335,7 +388,7 @@ def test_engines_of_one_bundle_do_not_drop_each_other(tmp_path: Path) -> None:
 def fill(folder: Path, name: str) -> None:
     store = EngineStore(folder, limit=500)
     for number in range(60):
-        assert store.get(f"{name}{number}", lambda: b"x" * 100) == b"x" * 100
+        assert store.get(f"{name}{number}", writing(b"x" * 100)) == b"x" * 100
         for path in folder.glob("*.engine"):
             with suppress(OSError):
                 os.utime(path, (number, number))
@@ -355,10 +408,10 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     store = EngineStore(tmp_path / "file" / "store")
     with pytest.warns(RuntimeWarning, match="set IDETEX_CACHE"):
-        assert store.get("key", lambda: b"x") == b"x"
+        assert store.get("key", writing(b"x")) == b"x"
     assert store.find("key") is None
 
-    def broken() -> bytes:
+    def broken(into: Path) -> None:
         raise OSError("the graph is gone")
 
     with pytest.raises(OSError, match="the graph is gone"):

@@ -14,7 +14,8 @@ COPY idetex_edge /src/idetex_edge
 RUN pip3 install --no-cache-dir /src "cuda-bindings>=12.6,<13" && rm -rf /src
 
 ENV IDETEX_CACHE=/var/cache/idetex-edge
-RUN useradd --create-home --groups video idetex && install -d -o idetex "$IDETEX_CACHE"
-USER idetex
+RUN useradd --create-home --uid 10001 --groups video idetex && install -d -o idetex "$IDETEX_CACHE"
+# By number, so that a cluster can tell that it is not root.
+USER 10001
 ENTRYPOINT ["idetex-edge"]
 CMD ["doctor"]

@@ -17,7 +17,8 @@ RUN python3 -m venv --system-site-packages /opt/idetex \
     && rm -rf /src
 
 ENV PATH=/opt/idetex/bin:$PATH IDETEX_CACHE=/var/cache/idetex-edge
-RUN useradd --create-home --groups video idetex && install -d -o idetex "$IDETEX_CACHE"
-USER idetex
+RUN useradd --create-home --uid 10001 --groups video idetex && install -d -o idetex "$IDETEX_CACHE"
+# By number, so that a cluster can tell that it is not root.
+USER 10001
 ENTRYPOINT ["idetex-edge"]
 CMD ["doctor"]

@@ -7,7 +7,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 from idetex_edge.assessor import NANO, Assessor
-from idetex_edge.engines import AUTO
+from idetex_edge.engines import AUTO, ENGINES
 from idetex_edge.image import MAX_PIXELS
 
 Paths: TypeAlias = Annotated[
@@ -26,7 +26,7 @@ BundleName: TypeAlias = Annotated[
     ),
 ]
 EngineName: TypeAlias = Annotated[
-    str, typer.Option("--engine", help="What to run it on, such as onnx:cpu.")
+    str, typer.Option("--engine", help=f"What to run it on: {', '.join((AUTO, *ENGINES))}.")
 ]
 Threads: TypeAlias = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU threads; all cores if not given.")

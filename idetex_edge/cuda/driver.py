@@ -59,6 +59,7 @@ class Device:
         self.arch = f"sm_{major}{minor}"
         name = self._call("cuDeviceGetName", 256, device)
         self.name = bytes(name).partition(b"\0")[0].decode(errors="replace")
+        self.memory = int(self._call("cuDeviceTotalMem", device))
         self._context = self._call("cuDevicePrimaryCtxRetain", device)
         self.make_current()
         self._stream = self._call("cuStreamCreate", 1)

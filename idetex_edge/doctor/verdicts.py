@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from idetex_edge.bundle import Bundle
-from idetex_edge.engines import ENGINES, Engine
+from idetex_edge.engines import ENGINES, Loader
 from idetex_edge.errors import EngineError
-from idetex_edge.tensorrt.builders import BUILDERS, HOW_TO_GET, is_as_new_as
+from idetex_edge.tensorrt.builders import BUILDERS, builder_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Verdict:
 
 def engine_verdicts(
     bundle: Bundle,
-    engines: Mapping[str, Callable[[Bundle, int | None], Engine]] = ENGINES,
+    engines: Mapping[str, Loader] = ENGINES,
 ) -> list[Verdict]:
     """Try every engine on a bundle."""
     verdicts: list[Verdict] = []
@@ -47,15 +47,11 @@ def build_verdicts(
 ) -> list[Verdict]:
     """For each target that needs engines built, whether this machine has the builder."""
     verdicts: list[Verdict] = []
-    for target, builder in BUILDERS.items():
-        wanted = f"{builder.module.replace('_', '-')} {builder.oldest}"
+    for target in BUILDERS:
         try:
-            found = str(import_module(builder.module).__version__)
-        except (ImportError, OSError):
-            reason = f"needs {wanted} or newer: {HOW_TO_GET[builder.module]}"
-            verdicts.append(Verdict(target, False, reason))
-            continue
-        works = is_as_new_as(found, builder.oldest)
-        reason = f"has {found}" if works else f"has {found}, needs {wanted} or newer"
-        verdicts.append(Verdict(target, works, reason))
+            found = builder_of(target, import_module)
+        except EngineError as error:
+            verdicts.append(Verdict(target, False, str(error)))
+        else:
+            verdicts.append(Verdict(target, True, f"has {found.__version__}"))
     return verdicts

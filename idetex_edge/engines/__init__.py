@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, TypeAlias
 
 from idetex_edge.bundle import Bundle
 from idetex_edge.engines.protocol import Engine, Sequence
 from idetex_edge.errors import EngineError
 
-__all__ = ["AUTO", "ENGINES", "Engine", "Sequence", "load_engine"]
+__all__ = ["AUTO", "ENGINES", "Engine", "Loader", "Sequence", "load_engine"]
 
 AUTO: Final = "auto"
 
+Loader: TypeAlias = Callable[[Bundle, int | None], Engine]
+"""Makes an engine for a bundle, on so many CPU threads."""
 
-def _onnx_cpu(bundle: Bundle, threads: int | None) -> Engine:
-    # Imported here: ONNX Runtime takes longer to import than all of idetex_edge.
-    from idetex_edge.engines.onnx import OnnxEngine
 
-    return OnnxEngine(bundle, threads)
+def _onnx(name: str) -> Loader:
+    def load(bundle: Bundle, threads: int | None) -> Engine:
+        # Imported here: ONNX Runtime takes longer to import than all of idetex_edge.
+        from idetex_edge.engines.onnx import OnnxEngine
+
+        return OnnxEngine(bundle, threads, name)
+
+    return load
 
 
 def _triton(bundle: Bundle, threads: int | None) -> Engine:
@@ -34,10 +40,12 @@ def _tensorrt(bundle: Bundle, threads: int | None) -> Engine:
     return TensorrtEngine(bundle)
 
 
-ENGINES: Final[Mapping[str, Callable[[Bundle, int | None], Engine]]] = {
-    "onnx:cpu": _onnx_cpu,
+ENGINES: Final[Mapping[str, Loader]] = {
+    "onnx:cpu": _onnx("onnx:cpu"),
     "triton": _triton,
     "tensorrt": _tensorrt,
+    "onnx:rtx": _onnx("onnx:rtx"),
+    "onnx:cuda": _onnx("onnx:cuda"),
 }
 """Every engine by name, the one preferred by "auto" first."""
 

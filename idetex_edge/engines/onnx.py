@@ -1,12 +1,15 @@
-"""The `onnx` engine: ONNX Runtime, on the CPU for the time being.
+"""The `onnx` engine: ONNX Runtime, on any of the providers that `providers.PROVIDERS` lists.
 
 Graph contracts are those of `export/graphs/vision.py` and `export/graphs/decoder.py`. Keys and
-values never move: past and present are bound to the same buffer.
+values lie in the host's memory, past and present bound to the same buffer: on the CPU they never
+move, a GPU is sent them and gives them back at every step.
 """
 
 from __future__ import annotations
 
+import math
 import os
+import sys
 from collections.abc import Sequence as List
 from functools import cached_property
 from typing import Any, Final
@@ -22,33 +25,52 @@ from idetex_edge.engines.decoder_step import DecoderStep
 from idetex_edge.engines.embedding import EmbeddingTable
 from idetex_edge.engines.feeds import vision_feeds
 from idetex_edge.engines.protocol import Floats, Ids, Sequence
+from idetex_edge.engines.providers import PROVIDERS
+from idetex_edge.engines.sessions import (
+    make_session,
+    profile_options,
+    require_provider,
+    run_options,
+)
 from idetex_edge.errors import EngineError, RequestError
 from idetex_edge.positions import mrope_rotary
 from idetex_edge.preprocess import PatchedImage
+from idetex_edge.tensorrt.place import user_cache
+from idetex_edge.tensorrt.recipe import DECODING, load_recipe
 
 _WORTH_WAKING: Final = 20_000_000
 """Products in one run of a decoder (about; a third to a quarter of its weights for each token) from
 which a second thread is worth waking: below, a run takes less time than its threads need to meet.
 """
 
-TARGETS: Final = ("onnx-cpu", "onnx-standard")
-"""The export targets that this engine runs."""
+_ANY: Final = sys.maxsize
+"""More sequences than are ever decoded at once."""
 
 
 class OnnxEngine:
-    """Runs an `onnx-cpu` or `onnx-standard` bundle. Sessions are made when first used."""
+    """Runs a bundle on ONNX Runtime. Sessions are made when first used."""
 
-    def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
+    def __init__(self, bundle: Bundle, threads: int | None = None, name: str = "onnx:cpu") -> None:
         """Prepare to run a bundle on `threads` CPU threads (None: all physical cores).
 
-        Raises EngineError when the bundle is for another target.
+        name: which row of `PROVIDERS`. Raises EngineError when the provider is missing, or the
+        bundle is for another target.
         """
-        if bundle.manifest.target not in TARGETS:
+        self._provider = PROVIDERS[name]
+        require_provider(name)
+        targets = self._provider.targets
+        if bundle.manifest.target not in targets:
             raise EngineError(
-                f"the onnx:cpu engine runs {' and '.join(TARGETS)} bundles, this one is for "
-                f"{bundle.manifest.target}; export it for {TARGETS[0]}"
+                f"the {name} engine runs {', '.join(targets)} bundles, this one is for "
+                f"{bundle.manifest.target}; export it for {targets[0]}"
             )
-        self._bundle, self._threads = bundle, threads
+        self._name, self._bundle, self._threads = name, bundle, threads
+        profiled = self._provider.profiled
+        self._profiles = load_recipe(bundle).engines if profiled else {}
+        self._most_rows = _ANY
+        if profiled:
+            decoding = self._profiles["decoder"].profiles[DECODING]
+            self._most_rows = decoding["last_slots"][-1][0]
         self._text, self._vision = bundle.manifest.text, bundle.manifest.vision
         self._cache = bundle.manifest.cache
         self._embedding = EmbeddingTable(bundle)
@@ -57,7 +79,7 @@ class OnnxEngine:
     @property
     def name(self) -> str:
         """See `Engine.name`."""
-        return "onnx:cpu"
+        return self._name
 
     @cached_property
     def _encoder(self) -> ort.InferenceSession:
@@ -69,7 +91,8 @@ class OnnxEngine:
 
     @cached_property
     def _stepper(self) -> ort.InferenceSession:
-        return self._session("decoder", 1)
+        # A second one would hold the weights a second time in a GPU's memory.
+        return self._prefiller if self._provider.apart else self._session("decoder", 1)
 
     def _decoder(self, tokens: int) -> ort.InferenceSession:
         """The session in which to run so many tokens."""
@@ -81,30 +104,25 @@ class OnnxEngine:
     @cached_property
     def lanes(self) -> int:
         """See `ParallelEngine.lanes`: all threads, where one step is not worth two of them."""
+        if self._provider.apart:
+            return 1
         threads = self._threads or os.cpu_count() or 1
         return threads if self._decoder(1) is self._stepper else 1
 
     def _session(self, graph: str, threads: int | None) -> ort.InferenceSession:
-        options = ort.SessionOptions()
-        options.log_severity_level = 4  # What fails is raised, once, by us.
-        options.intra_op_num_threads = threads or 0
-        # Threads that spin while idle take cores (and power) from the other session and from other
-        # programs: on a busy machine everything runs at half the speed.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        told: dict[str, str] = {}
+        if self._provider.profiled:
+            told = profile_options(self._profiles[graph].profiles)
+            told["nv_runtime_cache_path"] = str(user_cache() / "onnx-rtx")
         path = self._bundle.file(self._bundle.manifest.graphs[graph])
-        try:
-            return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            raise EngineError(
-                f"ONNX Runtime {ort.__version__} cannot load {path.name}: "
-                f"{str(error).splitlines()[0]}"
-            ) from None
+        return make_session(self._name, path, threads, told)
 
     def encode(self, image: PatchedImage) -> Floats:
         """See `Engine.encode`."""
         feeds = vision_feeds(image, self._vision)
+        run = run_options(self._profile("vision", "patches", len(image.patches)))
         try:
-            return np.asarray(self._encoder.run(["features"], feeds)[0])
+            return np.asarray(self._encoder.run(["features"], feeds, run)[0])
         except Exception as error:
             raise EngineError(f"the encoder failed: {str(error).splitlines()[0]}") from None
 
@@ -124,7 +142,7 @@ class OnnxEngine:
         mine, count = _own(sequence), len(embeddings)
         check_extension(self._text, mine.length, embeddings, positions)
         mine.cache.reserve(mine.length + count)
-        step = DecoderStep(self._decoder(count), self._text, mine.cache, mine.row, 1, count)
+        step = self._step(mine.cache, mine.row, 1, count)
         step.embeddings[0] = embeddings
         step.cos[:count], step.sin[:count] = self._rotary(positions)
         logits = step.run([mine.length])[0]
@@ -145,8 +163,7 @@ class OnnxEngine:
             raise RequestError("only a prompt that was put to a graph of several logits goes on so")
         check_room(self._text, mine.length + count)
         mine.cache.reserve(mine.length + count)
-        decoder = self._decoder(count)
-        step = DecoderStep(decoder, self._text, mine.cache, mine.row, 1, count, count)
+        step = self._step(mine.cache, mine.row, 1, count, count)
         step.embeddings[0] = embeddings
         positions = np.arange(mine.next_position, mine.next_position + count)
         step.cos[:count], step.sin[:count] = self._rotary_of_text(positions)
@@ -179,13 +196,22 @@ class OnnxEngine:
         mine = [_own(sequence) for sequence in sequences]
         embeddings = self._embedding.rows(token_ids)
         check_decoding(self._text, mine, embeddings)
+        logits = np.empty((len(mine), self._text.vocab), np.float32)
+        for start in range(0, len(mine), self._most_rows):
+            part = slice(start, start + self._most_rows)
+            logits[part] = self._decode(mine[part], embeddings[part])
+        for sequence in mine:
+            sequence.length += 1
+            sequence.next_position += 1
+        return logits
+
+    def _decode(self, mine: List[CachedSequence[KvCache]], embeddings: Floats) -> Floats:
         lengths = [s.length for s in mine]
         cache, first = gather(mine, self._room)
         cache.reserve(max(lengths) + 1)
         key = (first, len(mine))
         if key not in cache.steps:
-            decoder = self._decoder(len(mine))
-            cache.steps[key] = DecoderStep(decoder, self._text, cache, *key, tokens=1)
+            cache.steps[key] = self._step(cache, *key, tokens=1)
         step = cache.steps[key]
         # The order of rows in the cache may not be the caller's.
         order = np.argsort([s.row for s in mine])
@@ -194,10 +220,31 @@ class OnnxEngine:
         step.cos[: len(mine)], step.sin[: len(mine)] = self._rotary_of_text(positions)
         logits = np.empty((len(mine), self._text.vocab), np.float32)
         logits[order] = step.run([lengths[i] for i in order])
-        for sequence in mine:
-            sequence.length += 1
-            sequence.next_position += 1
         return logits
+
+    def _step(
+        self, cache: KvCache, first: int, rows: int, tokens: int, asked: int = 1
+    ) -> DecoderStep:
+        return DecoderStep(
+            self._decoder(rows * tokens),
+            *(self._text, cache, first, rows, tokens, asked),
+            apart=self._provider.apart,
+            profile=self._profile("decoder", "rotary_rows", rows, tokens),
+        )
+
+    def _profile(self, graph: str, name: str, *sizes: int) -> int | None:
+        """The tightest profile in which an input's first sizes are these; None without any."""
+        if not self._provider.profiled:
+            return None
+        largest = [profile[name][-1] for profile in self._profiles[graph].profiles]
+        fitting = [
+            (math.prod(most[: len(sizes)]), index)
+            for index, most in enumerate(largest)
+            if all(size <= bound for size, bound in zip(sizes, most, strict=False))
+        ]
+        if not fitting:
+            raise RequestError(f"the {graph} graph was not made for {list(sizes)} of {name}")
+        return min(fitting)[1]
 
     def keep(self, sequence: Sequence) -> npt.NDArray[np.floating[Any]]:
         """See `KeepingEngine.keep`: [layers, 2, kv_heads, length, head_dim]."""

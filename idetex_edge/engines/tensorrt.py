@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence as List
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,11 @@ from idetex_edge.engines.protocol import Floats, Ids, Sequence
 from idetex_edge.errors import EngineError, RequestError
 from idetex_edge.positions import mrope_rotary
 from idetex_edge.preprocess import PatchedImage
-from idetex_edge.tensorrt.build import load_builder
 from idetex_edge.tensorrt.builders import BUILDERS, FLAVOURS
 from idetex_edge.tensorrt.decoder import Decoder
 from idetex_edge.tensorrt.encoder import Encoder
-from idetex_edge.tensorrt.recipe import BUILD, load_recipe
+from idetex_edge.tensorrt.engines import Engines, engines_here
+from idetex_edge.tensorrt.recipe import BUILD, DECODING, PREFILL, load_recipe
 from idetex_edge.tensorrt.runtime import Runtime
 from idetex_edge.tensorrt.slots import DeviceCache
 from idetex_edge.tensorrt.store import EngineStore
@@ -55,22 +56,24 @@ class TensorrtEngine:
                 f"{manifest.target}; export it for {', '.join(BUILDERS)}"
             )
         recipe = load_recipe(bundle)
-        trt = load_builder(recipe) if trt is None else trt
-        store = EngineStore.of_user()
+        place = (self._device.name, self._device.memory)
+        built = (
+            engines_here(bundle, recipe, *place)
+            if trt is None
+            else Engines(bundle, recipe, trt, *place)
+        )
+        trt, store = built.builder, EngineStore.of_user()
         kernels = f"{trt.__name__}-{trt.__version__}-{self._device.arch}"
         flavour = FLAVOURS[trt.__name__]
         runtime = Runtime(trt, self._device, store.find(kernels) if flavour.keeps else None)
         weakref.finalize(self, _keep, store, kernels, runtime)
-        engines = {
-            name: runtime.read(store.engine(bundle, recipe, name, trt, self._device.name), name)
-            for name in recipe.engines
-        }
+        engines = {name: runtime.read(built.read(name), name) for name in recipe.engines}
         self._text, self._cache = manifest.text, manifest.cache
         self._embedding = EmbeddingTable(bundle)
-        prefill, decode = (
-            runtime.program(engines["decoder"], profile, "decoder") for profile in (0, 1)
-        )
-        self._decoder = Decoder(self._device, prefill, decode, manifest.text, flavour.captures)
+        runtime.reserve(engines.values())
+        prefill = runtime.program(engines["decoder"], PREFILL, "decoder")
+        decoding = partial(runtime.program, engines["decoder"], DECODING, "decoder")
+        self._decoder = Decoder(self._device, prefill, decoding, manifest.text, flavour.captures)
         sizes = range(len(recipe.engines["vision"].profiles))
         seeing = [runtime.program(engines["vision"], profile, "vision") for profile in sizes]
         self._encoder = Encoder(self._device, seeing, manifest.vision, manifest.text)

@@ -1,20 +1,46 @@
-"""What the processor takes, where the machine can tell: Intel's and AMD's RAPL through Linux."""
+"""What answering takes of a machine's energy, above what the machine takes anyway.
+
+The method: all counters of `counters.find_counters` are added up. Before anything is started the
+machine is left alone for some seconds, and what it takes then is its idle power. From what is
+counted while something runs, idle power for as long is subtracted. What remains is the work's own,
+and that of whatever else runs: measure on a machine that is otherwise idle. Counters of processors
+and cards leave out mains adapter, screen, fans and, mostly, memory; a Jetson's are of its module.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
+import time
+from collections.abc import Callable, Sequence
 from typing import Final
 
-POWERCAP: Final = Path("/sys/class/powercap")
+from idetex_edge.measuring.counters import Counter, find_counters
+
+_REST: Final = 3.0
+"""Seconds for which idle power is measured."""
 
 
 class EnergyMeter:
-    """Reads the energy counters of all processor packages."""
+    """Joules above idle, from every counter that this machine has."""
 
-    def __init__(self, folder: Path = POWERCAP) -> None:
-        """Look for counters that may be read (often only by root, and seldom in a guest)."""
-        self._counters = [c for c in sorted(folder.glob("intel-rapl:?/energy_uj")) if _readable(c)]
+    def __init__(
+        self,
+        counters: Sequence[Counter] | None = None,
+        rest: float = _REST,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Measure idle power for `rest` seconds, during which the machine is to do nothing.
+
+        counters: None for all that this machine has. A machine without any is not waited for.
+        """
+        self._counters = find_counters() if counters is None else counters
+        self._clock = clock
+        self.idle_watts = 0.0
         self._last = self._read()
+        if self.works:
+            sleep(rest)
+            before, self._last = self._last, self._read()
+            self.idle_watts = (self._last[1] - before[1]) / (self._last[0] - before[0])
 
     @property
     def works(self) -> bool:
@@ -22,24 +48,14 @@ class EnergyMeter:
         return bool(self._counters)
 
     def joules(self) -> float:
-        """Joules since the last call, or since the meter was made. Call at least once a minute.
+        """Joules above idle since the last call, or since the meter was made.
 
-        A counter begins anew after some minutes; one such turn between two calls is allowed for.
+        A little below zero where nothing was done. To be called at least once a minute, since
+        counters begin anew.
         """
-        last, self._last = self._last, self._read()
-        total = 0
-        for counter, before, after in zip(self._counters, last, self._last, strict=True):
-            turn = int((counter.parent / "max_energy_range_uj").read_text())
-            total += after - before if after >= before else after - before + turn
-        return total / 1e6
+        before, self._last = self._last, self._read()
+        elapsed = self._last[0] - before[0]
+        return self._last[1] - before[1] - self.idle_watts * elapsed
 
-    def _read(self) -> list[int]:
-        return [int(counter.read_text()) for counter in self._counters]
-
-
-def _readable(counter: Path) -> bool:
-    try:
-        counter.read_text()
-    except OSError:
-        return False
-    return True
+    def _read(self) -> tuple[float, float]:
+        return self._clock(), sum(counter.read() for counter in self._counters)

@@ -88,7 +88,7 @@ load: from starting the process until its sessions are ready. vision: from the p
 features. first token: until the first answer's first token is known. prefill, decode: tokens of
 prompts and of answers by the time they took; of answers written together, all are counted. end to
 end: from the picture's file to all answers. peak memory: the process's largest resident set.
-energy: what the processor took for one run, with all else that it did meanwhile.
+energy: what one run took above idle (`energy.py`), with all else that was done meanwhile.
 """
 
 

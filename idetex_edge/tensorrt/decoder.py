@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
+from collections import defaultdict
+from collections.abc import Callable
 from collections.abc import Sequence as List
 
 import numpy as np
@@ -11,7 +14,7 @@ from idetex_edge.bundle import TextFacts
 from idetex_edge.cuda.driver import Device
 from idetex_edge.tensorrt.buffers import Buffers
 from idetex_edge.tensorrt.runtime import Program
-from idetex_edge.tensorrt.slots import DeviceCache
+from idetex_edge.tensorrt.slots import DeviceCache, Recorded
 
 Floats = npt.NDArray[np.float32]
 
@@ -20,12 +23,24 @@ class Decoder:
     """Appends tokens to rows of a `DeviceCache` (the contract is `export/graphs/decoder.py`'s)."""
 
     def __init__(
-        self, device: Device, prefill: Program, decode: Program, facts: TextFacts, captures: bool
+        self,
+        device: Device,
+        prefill: Program,
+        decoding: Callable[[], Program],
+        facts: TextFacts,
+        captures: bool,
     ) -> None:
+        """Work on contexts of their own: one for prompts, one from `decoding` for decoding.
+
+        captures: whether steps are recorded as CUDA graphs. Each then has another from `decoding`,
+        as NVIDIA's guide advises: what a context runs later must not change what was recorded.
+        """
         self._device, self._facts, self._captures = device, facts, captures
-        self._prefill, self._decode = prefill, decode
+        self._prefill, self._decode, self._decoding = prefill, decoding(), decoding
+        self._spare: dict[int, list[Program]] = defaultdict(list)
+        """Contexts whose recorded steps are gone, by the rows that they last decoded."""
         self._buffers = Buffers(device)
-        self.most_rows = decode.largest("embeddings")[0]
+        self.most_rows = self._decode.largest("embeddings")[0]
         """The most sequences that decode together."""
 
     def prefill(
@@ -74,9 +89,11 @@ class Decoder:
         filled["rotary_rows"][:] = np.arange(rows * tokens).reshape(rows, tokens)
         filled["last_slots"][:] = np.add(lengths, tokens - 1)
         recorded = cache.recorded.get(key) if key else None
-        if recorded is not None and recorded[0] == held.addresses:
-            self._device.replay(recorded[1])
+        if recorded is not None and recorded.addresses == held.addresses:
+            self._device.replay(recorded.graph)
         else:
+            if key:
+                program = self._own(cache, rows) if recorded is None else recorded.program
             shapes = {name: array.shape for name, array in filled.items()} | cache.shapes(rows)
             shapes |= dict.fromkeys(("cos", "sin"), (cache.slots, half))
 
@@ -90,6 +107,14 @@ class Decoder:
             if key:
                 # TensorRT prepares a shape when it is first run: only the second may be recorded.
                 self._device.synchronize()
-                cache.recorded[key] = (held.addresses, self._device.capture(work, cache))
+                graph = self._device.capture(work, cache)
+                cache.recorded[key] = Recorded(held.addresses, graph, program)
         self._device.synchronize()
         return logits.copy()
+
+    def _own(self, cache: DeviceCache, rows: int) -> Program:
+        """A context for what is recorded on so many rows of a cache, for as long as it lives."""
+        spare = self._spare[rows]
+        program = spare.pop() if spare else self._decoding()
+        weakref.finalize(cache, spare.append, program)
+        return program

@@ -12,6 +12,9 @@ from idetex_edge.errors import BundleError
 
 BUILD: Final = "build.json"
 
+PREFILL, DECODING = 0, 1
+"""The decoder engine's profiles: one sequence, many tokens; several sequences, a token each."""
+
 Profile = Mapping[str, tuple[tuple[int, ...], ...]]
 """For each input, its smallest, usual and largest shape."""
 
@@ -29,13 +32,10 @@ class EngineRecipe:
 class BuildRecipe:
     """All engines of a bundle.
 
-    builder: the Python module that builds them, `tensorrt` or `tensorrt_rtx`. oldest: the first of
-    its versions that has the graphs' operators. spelled_out: attention that has no dedicated kernel
-    and is built of smaller operators instead, and why.
+    spelled_out: attention that has no dedicated kernel and is built of smaller operators instead,
+    and why.
     """
 
-    builder: str
-    oldest: str
     engines: Mapping[str, EngineRecipe]
     spelled_out: Mapping[str, str]
 
@@ -64,8 +64,6 @@ def load_recipe(bundle: Bundle) -> BuildRecipe:
             )
             for name, engine in data["engines"].items()
         }
-        return BuildRecipe(
-            str(data["builder"]), str(data["oldest"]), engines, dict(data["spelled_out"])
-        )
+        return BuildRecipe(engines, dict(data["spelled_out"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleError(f"{BUILD} is malformed ({error!r}); export the bundle again") from None

@@ -6,7 +6,7 @@ TensorRT and TensorRT-RTX have nearly the same Python interface; how they differ
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from idetex_edge.cuda.driver import Device
@@ -67,8 +67,9 @@ class Runtime:
         self._runtime = trt.Runtime(self._logger)
         self._kernels = kernels
         self._cache: Any = None
+        self._working = (0, 0)
 
-    def read(self, data: bytes, what: str) -> Any:  # noqa: ANN401
+    def read(self, data: memoryview, what: str) -> Any:  # noqa: ANN401
         """An engine from its bytes, whose hash was checked; raises EngineError when it is none."""
         engine = self._runtime.deserialize_cuda_engine(data)
         if engine is None:
@@ -76,12 +77,28 @@ class Runtime:
                 f"{self._trt.__name__} {self._trt.__version__} cannot read the {what} engine on "
                 f"{self._device.name}; build it on this machine: idetex-edge build"
             )
+        if engine.streamable_weights_size:
+            # Built for a GPU that cannot hold its weights: as many of them as fit are left there.
+            engine.weight_streaming_budget_v2 = engine.get_weight_streaming_automatic_budget()
         return engine
 
+    def reserve(self, engines: Iterable[Any]) -> None:
+        """Make the working memory that all contexts of these engines share.
+
+        They may, since everything runs on one stream, one after the other. It is freed with this.
+        """
+        size = max(
+            engine.get_device_memory_size_for_profile_v2(profile)
+            for engine in engines
+            for profile in range(engine.num_optimization_profiles)
+        )
+        self._working = (self._device.allocate(size, self), size)
+
     def program(self, engine: Any, profile: int, what: str) -> Program:  # noqa: ANN401
-        """A context of an engine for one profile; raises EngineError where memory does not do."""
+        """A context of a reserved engine for one profile; EngineError where memory does not do."""
+        ours = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
         if not FLAVOURS[self._trt.__name__].keeps:
-            context = engine.create_execution_context()
+            context = engine.create_execution_context(ours)
         else:
             config = engine.create_runtime_config()
             if self._cache is None:
@@ -89,6 +106,7 @@ class Runtime:
                 if self._kernels is not None:
                     self._cache.deserialize(self._kernels)
             config.set_runtime_cache(self._cache)
+            config.set_execution_context_allocation_strategy(ours)
             config.cuda_graph_strategy = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
             context = engine.create_execution_context(config)
         if context is None:
@@ -96,6 +114,7 @@ class Runtime:
                 f"this GPU has too little memory for the {what} engine; close other programs, or "
                 "use a smaller precision"
             )
+        context.set_device_memory(*self._working)
         return Program(self._device, engine, context, profile, what)
 
     def compiled(self) -> bytes | None:

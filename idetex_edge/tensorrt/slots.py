@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from idetex_edge.bundle import CacheFacts, TextFacts
 from idetex_edge.cuda.driver import Device
+from idetex_edge.tensorrt.runtime import Program
+
+
+class Recorded(NamedTuple):
+    """A decoding step as a CUDA graph, the addresses in it, and the context it was recorded of."""
+
+    addresses: Mapping[str, int]
+    graph: Any
+    program: Program
 
 
 class DeviceCache:
@@ -29,7 +39,7 @@ class DeviceCache:
         for address in self._parts.values():
             # Masked attention multiplies unfilled slots by zero: they must be numbers.
             device.clear(address, rows * self._row)
-        self.recorded: dict[tuple[int, int], Any] = {}
+        self.recorded: dict[tuple[int, int], Recorded] = {}
 
     def addresses(self, first: int) -> dict[str, int]:
         """Of every `past_*` and `present_*`, from row `first` on."""

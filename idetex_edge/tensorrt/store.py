@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
-import sys
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from tempfile import TemporaryDirectory
+from typing import Final
 
 from filelock import FileLock
 
-from idetex_edge.bundle import Bundle, FileFacts
-from idetex_edge.errors import BundleError, OutputError
-from idetex_edge.tensorrt.build import build_engine
-from idetex_edge.tensorrt.recipe import BuildRecipe
+from idetex_edge.bundle import FileFacts, file_facts
+from idetex_edge.errors import OutputError
+from idetex_edge.tensorrt.place import PLACE, user_cache
 from idetex_edge.whole import whole_file
 
 LIMIT: Final = 8 * 2**30
@@ -36,7 +36,9 @@ other, however large they are."""
 _ALL: Final = "all"
 """The lock of whoever adds or drops entries; each key's own is of whoever builds it."""
 
-_PLACE: Final = "IDETEX_CACHE"
+
+Build = Callable[[Path], object]
+"""Writes an engine into a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,75 +51,69 @@ class EngineStore:
     @classmethod
     def of_user(cls) -> EngineStore:
         """In the folder IDETEX_CACHE names, else in the user's own place for caches."""
-        place = os.environ.get(_PLACE)
-        if place is None:
-            home = Path.home()
-            base = {
-                "win32": Path(os.environ.get("LOCALAPPDATA", home)),
-                "darwin": home / "Library" / "Caches",
-            }.get(sys.platform, Path(os.environ.get("XDG_CACHE_HOME", home / ".cache")))
-            place = base / "idetex-edge"
-        return cls(Path(place) / "engines")
+        return cls(user_cache() / "engines")
 
-    def engine(
-        self,
-        bundle: Bundle,
-        recipe: BuildRecipe,
-        name: str,
-        trt: Any,  # noqa: ANN401 (an untyped module)
-        device: str,
-    ) -> bytes:
-        """One of a bundle's engines for a device of that name: the bundle's own, or one from here.
+    def get(self, key: str, build: Build) -> memoryview:
+        """The entry of that key, mapped from its file; built and kept where there is none.
 
-        What is not here yet is built, which takes minutes; a second process that asks for it
-        meanwhile waits. What cannot be kept is warned of. Raises BundleError when the bundle's
-        engine was altered, EngineError when one cannot be built.
+        Building takes minutes; a second process that asks for the same meanwhile waits. What cannot
+        be kept is warned of. Raises whatever `build` raises.
         """
-        own = bundle.manifest.engines.get(name)
-        if own is not None:
-            data = bundle.file(own).read_bytes()
-            if _sha256(data) != bundle.manifest.files[own].sha256:
-                raise BundleError(f"the bundle's file {own} was altered; copy the bundle again")
-            return data
-        key = _key(bundle, recipe, name, trt, device)
-        return self.get(key, lambda: build_engine(trt, bundle, name, recipe.engines[name])[0])
-
-    def get(self, key: str, build: Callable[[], bytes]) -> bytes:
-        """The entry of that key, built and kept where there is none; see `engine`."""
         with ExitStack() as held:
             try:
                 held.enter_context(self._lock(key))
                 data = self._read(key)
             except OSError as error:
                 self._warn(error)
-                return build()
-            if data is None:
-                data = build()
-                self.put(key, data)
-            return data
+                with TemporaryDirectory() as folder:
+                    build(Path(folder) / "engine")
+                    return memoryview((Path(folder) / "engine").read_bytes())
+            if data is not None:
+                return data
+            part = self.folder / f"{key}.building"
+            try:
+                build(part)
+                try:
+                    return mapped(self._adopt(key, part))
+                except (OSError, OutputError) as error:
+                    self._warn(error)
+                    return memoryview(part.read_bytes())
+            finally:
+                part.unlink(missing_ok=True)
 
     def find(self, key: str) -> bytes | None:
         """The entry of that key, or None; one that was altered is none, with a warning."""
         try:
-            return self._read(key)
+            data = self._read(key)
         except OSError:
             return None
+        return None if data is None else bytes(data)
+
+    def holds(self, key: str) -> bool:
+        """Whether there is an entry of that key, altered or not."""
+        return (self.folder / f"{key}.json").is_file()
 
     def put(self, key: str, data: bytes) -> None:
         """Keep an entry, whatever was there; warns when it cannot."""
-        facts = {"bytes": len(data), "sha256": _sha256(data)}
+        part = self.folder / f"{key}.building"
         try:
-            # One at a time: what one process counts another must not be removing.
-            with self._lock(_ALL):
-                self._make_room(len(data))
-                for name, content in (
-                    (f"{key}.engine", data),
-                    (f"{key}.json", json.dumps(facts).encode()),
-                ):
-                    with whole_file(self.folder / name) as part:
-                        part.write_bytes(content)
+            with self._lock(key):
+                part.write_bytes(data)
+                self._adopt(key, part)
         except (OSError, OutputError) as error:
             self._warn(error)
+
+    def _adopt(self, key: str, part: Path) -> Path:
+        """Let a file of the folder be the entry of that key; where it lies then."""
+        facts, path = file_facts(part), self.folder / f"{key}.engine"
+        # One at a time: what one process counts another must not be removing.
+        with self._lock(_ALL):
+            self._make_room(facts.bytes, part)
+            path.with_suffix(".json").unlink(missing_ok=True)
+            part.replace(path)
+            with whole_file(path.with_suffix(".json")) as written:
+                written.write_text(json.dumps(asdict(facts)), encoding="utf-8")
+        return path
 
     def _lock(self, name: str) -> FileLock:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -126,12 +122,12 @@ class EngineStore:
     def _warn(self, error: OSError | OutputError) -> None:
         warnings.warn(
             f"cannot keep engines in {self.folder}, so they are built again next time: {error}; "
-            f"make room, or set {_PLACE}",
+            f"make room, or set {PLACE}",
             RuntimeWarning,
             stacklevel=3,
         )
 
-    def _read(self, key: str) -> bytes | None:
+    def _read(self, key: str) -> memoryview | None:
         facts, path = self.folder / f"{key}.json", self.folder / f"{key}.engine"
         if not (facts.is_file() and path.is_file()):
             return None
@@ -139,8 +135,8 @@ class EngineStore:
             told = FileFacts(**json.loads(facts.read_text(encoding="utf-8")))
         except (ValueError, TypeError):
             return None
-        data = path.read_bytes()
-        if _sha256(data) != told.sha256:
+        data = mapped(path)
+        if sha256(data) != told.sha256:
             warnings.warn(
                 f"{path} was altered since it was made; it is made again",
                 RuntimeWarning,
@@ -150,32 +146,31 @@ class EngineStore:
         path.touch()
         return data
 
-    def _make_room(self, size: int) -> None:
-        """Drop entries, and what a killed process left of one, the longest unused first."""
-        entries = [(path, path.stat()) for path in self.folder.glob("*.engine")]
+    def _make_room(self, size: int, part: Path) -> None:
+        """Drop entries, and what killed processes left of some, the longest unused first."""
+        entries: list[tuple[Path, os.stat_result]] = []
+        for path in (*self.folder.glob("*.engine"), *self.folder.glob("*.building")):
+            # Another process may give up what it was building.
+            with suppress(FileNotFoundError):
+                entries += [(path, path.stat())] if path != part else []
         entries.sort(key=lambda entry: entry[1].st_mtime)
         held = size + sum(facts.st_size for _, facts in entries)
         for path, facts in entries:
             if held <= self.limit or time.time() - facts.st_mtime < _IN_USE:
                 break
             path.with_suffix(".json").unlink(missing_ok=True)
-            path.unlink()
+            path.unlink(missing_ok=True)
             held -= facts.st_size
 
 
-def _key(bundle: Bundle, recipe: BuildRecipe, name: str, trt: Any, device: str) -> str:  # noqa: ANN401
-    """What an engine depends on: graph, shapes, precision, builder and its version, device."""
-    engine = recipe.engines[name]
-    files = bundle.manifest.files
-    told = {
-        "graph": {file: files[file].sha256 for file in files if file.startswith(engine.graph)},
-        "profiles": recipe.to_dict()["engines"][name]["profiles"],
-        "precision": bundle.manifest.precision,
-        "builder": [trt.__name__, trt.__version__],
-        "device": device,
-    }
-    return _sha256(json.dumps(told, sort_keys=True).encode())[:32]
+def mapped(path: Path) -> memoryview:
+    """A file's bytes without a copy of them: an engine may be as large as what memory is free."""
+    with path.open("rb") as file:
+        if not path.stat().st_size:
+            return memoryview(b"")
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
-def _sha256(data: bytes) -> str:
+def sha256(data: bytes | memoryview) -> str:
+    """The SHA-256 of some bytes, in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
