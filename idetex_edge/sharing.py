@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from idetex_edge.decoding import feed
-from idetex_edge.engines.protocol import Engine, Floats
+from idetex_edge.engines.protocol import DraftingEngine, Engine, Floats
 from idetex_edge.engines.protocol import Sequence as Cached
 from idetex_edge.runs import common_run
 
@@ -73,7 +74,24 @@ class _Trie:
             self._grow(fork, group, depth)
         for group in groups.values():
             if group not in written:
-                self._grow(engine.fork(sequence, 1, capacity)[0], group, depth)
+                with self._lent(sequence) as lent:
+                    self._grow(lent, group, depth)
+
+    @contextmanager
+    def _lent(self, sequence: Cached) -> Generator[Cached]:
+        """What is like a sequence, which is back to its length afterwards.
+
+        The sequence itself, where an engine can take back what is put behind it: a fork's copy and
+        its fresh memory cost more than half of what a question of 40 tokens does.
+        """
+        engine, length = self._engine, sequence.length
+        if not isinstance(engine, DraftingEngine):
+            yield engine.fork(sequence, 1, self._capacity)[0]
+            return
+        try:
+            yield sequence
+        finally:
+            engine.forget(sequence, sequence.length - length)
 
     def _grow(self, sequence: Cached, members: Sequence[int], depth: int) -> None:
         """Feed what the members have in common, and branch where they part."""
