@@ -36,6 +36,9 @@ _PIECE: Final = 256
 and a token is not multiplied with the pieces behind it only to be masked.
 """
 
+_SHORT: Final = 16
+"""The most tokens of a step that is kept: a draft, or a run that a grammar forces."""
+
 # ONNX Runtime's tiled attention takes 2.5 times as long as its plain one for a prompt of 280 tokens
 # and 2 to 4 times for 1,024; what it would save, memory for the scores, pieces save as well. Read
 # when a session is made, and nothing but the environment is asked.
@@ -154,10 +157,28 @@ class OnnxEngine:
     ) -> Floats:
         """Put tokens `before` behind a sequence's end, which stays; the last one's logits."""
         count = len(embeddings)
-        step = DecoderStep(decoder, self._text, mine.cache, mine.row, 1, count)
+        step = self._step(decoder, mine.cache, mine.row, 1, count)
         step.embeddings[0] = embeddings
         step.cos[:count], step.sin[:count] = self._rotary(positions)
-        return step.run([mine.length + before])[0]
+        return step.run([mine.length + before])[0].copy()
+
+    def _step(
+        self,
+        decoder: ort.InferenceSession,
+        cache: KvCache,
+        first: int,
+        rows: int,
+        tokens: int,
+        asked: int = 1,
+    ) -> DecoderStep:
+        """What runs such a step, kept with the cache where the step is short and comes again."""
+        key = (first, rows, tokens, asked)
+        step = cache.steps.get(key)
+        if step is None:
+            step = DecoderStep(decoder, self._text, cache, *key)
+            if tokens <= _SHORT:
+                cache.steps[key] = step
+        return step
 
     @cached_property
     def drafts(self) -> bool:
@@ -172,12 +193,11 @@ class OnnxEngine:
             raise RequestError("only a prompt that was put to a graph of several logits goes on so")
         check_room(self._text, mine.length + count)
         mine.cache.reserve(mine.length + count)
-        decoder = self._decoder(count)
-        step = DecoderStep(decoder, self._text, mine.cache, mine.row, 1, count, count)
+        step = self._step(self._decoder(count), mine.cache, mine.row, 1, count, count)
         step.embeddings[0] = embeddings
         positions = np.arange(mine.next_position, mine.next_position + count)
         step.cos[:count], step.sin[:count] = self._rotary_of_text(positions)
-        logits = step.run([mine.length])
+        logits = step.run([mine.length]).copy()
         mine.length += count
         mine.next_position += count
         return logits
@@ -209,13 +229,9 @@ class OnnxEngine:
         lengths = [s.length for s in mine]
         cache, first = gather(mine, self._room)
         cache.reserve(max(lengths) + 1)
-        key = (first, len(mine))
-        if key not in cache.steps:
-            decoder = self._decoder(len(mine))
-            cache.steps[key] = DecoderStep(decoder, self._text, cache, *key, tokens=1)
-        step = cache.steps[key]
+        step = self._step(self._decoder(len(mine)), cache, first, len(mine), 1)
         # The order of rows in the cache may not be the caller's.
-        order = np.argsort([s.row for s in mine])
+        order = sorted(range(len(mine)), key=lambda i: mine[i].row)
         step.embeddings[:, 0] = embeddings[order]
         positions = np.array([mine[i].next_position for i in order])
         step.cos[: len(mine)], step.sin[: len(mine)] = self._rotary_of_text(positions)
