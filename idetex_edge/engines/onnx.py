@@ -7,7 +7,10 @@ values never move: past and present are bound to the same buffer.
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Generator
 from collections.abc import Sequence as List
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Final
 
@@ -65,6 +68,7 @@ class OnnxEngine:
         self._text, self._vision = bundle.manifest.text, bundle.manifest.vision
         self._cache = bundle.manifest.cache
         self._embedding = EmbeddingTable(bundle)
+        self._local = threading.local()
         self._text_rotary = self._rotary(np.zeros((3, 0), np.int64))
 
     @property
@@ -86,16 +90,36 @@ class OnnxEngine:
 
     def _decoder(self, tokens: int) -> ort.InferenceSession:
         """The session in which to run so many tokens."""
+        return self._prefiller if self._worth_waking(tokens) and not self._alone else self._stepper
+
+    def _worth_waking(self, tokens: int) -> bool:
+        """Whether a run of so many tokens is worth a second thread."""
         facts = self._text
         products = tokens * facts.layers * facts.hidden * (facts.intermediate + facts.hidden)
-        alone = self._threads == 1 or products < _WORTH_WAKING
-        return self._stepper if alone else self._prefiller
+        return self._threads != 1 and products >= _WORTH_WAKING
 
-    @cached_property
+    @property
+    def _alone(self) -> bool:
+        """Whether this thread is in a lane."""
+        return hasattr(self._local, "lane")
+
+    @property
     def lanes(self) -> int:
         """See `ParallelEngine.lanes`: all threads, where one step is not worth two of them."""
-        threads = self._threads or os.cpu_count() or 1
-        return threads if self._decoder(1) is self._stepper else 1
+        return 1 if self._alone else self._lanes
+
+    @cached_property
+    def _lanes(self) -> int:
+        return 1 if self._worth_waking(1) else self._threads or os.cpu_count() or 1
+
+    @contextmanager
+    def lane(self) -> Generator[None]:
+        """See `ParallelEngine.lane`."""
+        self._local.lane = True
+        try:
+            yield
+        finally:
+            del self._local.lane
 
     def _session(self, graph: str, threads: int | None) -> ort.InferenceSession:
         options = ort.SessionOptions()
@@ -217,7 +241,7 @@ class OnnxEngine:
         slots = max(capacity, mine.length)
         check_forks(self._text, count, slots)
         # A cache that one thread makes grow must not be another's.
-        rows = 1 if self.lanes > 1 else count
+        rows = 1 if self._lanes > 1 else count
         caches = [self._room(rows, slots) for _ in range(count // rows)]
         return [fork for cache in caches for fork in mine.forks(cache)]
 
