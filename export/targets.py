@@ -63,7 +63,6 @@ class Target:
     dialect: Dialect
     floats: ir.DataType
     builder: str | None
-    oldest: str
     slots: int
     precisions: Mapping[str, Precision]
 
@@ -115,14 +114,18 @@ _TENSORRT: Final = {
 }
 _FULL, _HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 
+
+def _module(target: str) -> str:
+    return BUILDERS[target].module
+
+
 TARGETS: Final[Mapping[str, Target]] = {
-    #                       dialect    floats builder         oldest   slots  precisions
-    "onnx-cpu": Target(FUSED, _FULL, None, "1.24", 0, _ONNX_CPU),
-    "onnx-standard": Target(STANDARD, _FULL, None, "1.24", 0, _ONNX_STANDARD),
-    "tensorrt-rtx": Target(STANDARD, _HALF, *BUILDERS["tensorrt-rtx"], 4096, _TENSORRT),
-    "tensorrt-11": Target(STANDARD, _HALF, *BUILDERS["tensorrt-11"], 4096, _TENSORRT),
-    "tensorrt-10.16": Target(STANDARD, _HALF, *BUILDERS["tensorrt-10.16"], 4096, _TENSORRT),
-    "tensorrt-10.3": Target(PRIMITIVE, _HALF, *BUILDERS["tensorrt-10.3"], 4096, _TENSORRT),
+    "onnx-cpu": Target(FUSED, _FULL, None, 0, _ONNX_CPU),
+    "onnx-standard": Target(STANDARD, _FULL, None, 0, _ONNX_STANDARD),
+    "tensorrt-rtx": Target(STANDARD, _HALF, _module("tensorrt-rtx"), 4096, _TENSORRT),
+    "tensorrt-11": Target(STANDARD, _HALF, _module("tensorrt-11"), 4096, _TENSORRT),
+    "tensorrt-10.16": Target(STANDARD, _HALF, _module("tensorrt-10.16"), 4096, _TENSORRT),
+    "tensorrt-10.3": Target(PRIMITIVE, _HALF, _module("tensorrt-10.3"), 4096, _TENSORRT),
 }
 
 

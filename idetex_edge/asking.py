@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Final
 
 import numpy as np
 
@@ -23,6 +24,9 @@ from idetex_edge.requests import Request
 from idetex_edge.sharing import Prefilled, Tail, prefill
 from idetex_edge.tokenizer import BundleTokenizer
 from idetex_edge.vocabulary import IMAGE_PAD
+
+_QUESTION: Final = 64
+"""Room for what is put behind a picture for once, before its sequence has to grow."""
 
 
 class Asker:
@@ -123,7 +127,7 @@ class Asker:
                 merge_size=merge,
             )
             embeddings = np.concatenate((self.engine.embed(before), seen.features))
-            stem = self.engine.start(len(ids))
+            stem = self.engine.start(min(len(ids) + _QUESTION, self._manifest.text.max_context))
             self.engine.extend(stem, embeddings, positions)
             seen.stems[head] = stem
         return seen.stems[head]

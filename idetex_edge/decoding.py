@@ -8,16 +8,16 @@ one go.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from idetex_edge.drafting import Drafter
-from idetex_edge.engines.protocol import DraftingEngine, Engine, Floats, ParallelEngine
+from idetex_edge.engines.protocol import DraftingEngine, Engine, Floats
 from idetex_edge.engines.protocol import Sequence as Cached
 from idetex_edge.errors import EngineError
 from idetex_edge.grammar import Constraint
+from idetex_edge.lanes import lanes_of, side_by_side
 from idetex_edge.runs import common_run
 
 
@@ -125,15 +125,10 @@ def _follow(engine: DraftingEngine, reply: Reply, run: list[int], draft: list[in
 
 def finish(engine: Engine, replies: Sequence[Reply], drafter: Drafter | None = None) -> None:
     """Write all replies to their ends, side by side in threads on a `ParallelEngine`."""
-    lanes = min(engine.lanes, len(replies)) if isinstance(engine, ParallelEngine) else 1
 
     def write(share: Sequence[Reply]) -> None:
         for _ in generate(engine, share, drafter):
             pass
 
-    if lanes < 2:
-        write(replies)
-        return
-    with ThreadPoolExecutor(lanes) as pool:
-        for _ in pool.map(write, [replies[lane::lanes] for lane in range(lanes)]):
-            pass
+    lanes = lanes_of(engine, len(replies))
+    side_by_side(engine, write, [replies[lane::lanes] for lane in range(lanes)])

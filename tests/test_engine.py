@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,24 @@ def test_splitting_a_prompt_changes_nothing(tiny_engine: Engine) -> None:
     assert_close(logits, expected)
     assert whole.length == parts.length == 40
     assert whole.next_position == parts.next_position == positions.max() + 1
+
+
+def test_a_long_prompt_equals_itself_in_uneven_parts(tiny_engine: Engine) -> None:
+    """Longer than what is read in one run, behind tokens that were read before."""
+    rng = np.random.default_rng(0)
+    ids = rng.integers(20, 200, 600).tolist()
+    positions = np.sort(rng.integers(0, 500, (3, 600)), axis=1)
+    whole, parts = tiny_engine.start(600), tiny_engine.start(600)
+    logits: list[Floats] = []
+    for sequence, cuts in ((whole, (0, 10, 600)), (parts, (0, 10, 133, 350, 351, 600))):
+        found = [
+            tiny_engine.extend(sequence, tiny_engine.embed(ids[a:b]), positions[:, a:b])
+            for a, b in pairwise(cuts)
+        ]
+        logits.append(found[-1])
+    assert_close(logits[0], logits[1])
+    assert whole.length == 600
+    assert whole.next_position == positions.max() + 1
 
 
 def test_decoding_equals_prefill(tiny_engine: Engine) -> None:

@@ -88,6 +88,19 @@ def test_standard_graphs_have_the_native_operators(tiny_checkpoint: Path) -> Non
             assert len(node.outputs) == 1
 
 
+def test_matrices_that_read_the_same_patches_share_their_rounding(tiny_checkpoint: Path) -> None:
+    found = graphs(tiny_checkpoint, "onnx-cpu", "int8")["vision"].graph
+    readers = [
+        [use.node.name for use in node.outputs[0].uses()]
+        for node in found
+        if node.op_type == "DynamicQuantizeLinear"
+    ]
+    blocks = [f"visual.blocks.{i}" for i in range(3)]
+    shares = [[f"{block}.attn.qkv.{i}" for i in range(3)] for block in blocks]
+    gated = [[f"{block}.mlp.gate_proj", f"{block}.mlp.up_proj"] for block in blocks]
+    assert sorted(readers) == sorted([*shares, *gated])
+
+
 def test_caches_for_tensorrt_have_one_length(tiny_checkpoint: Path) -> None:
     decoder = graphs(tiny_checkpoint, "tensorrt-rtx", "fp16")["decoder"]
     caches = [v for v in (*decoder.graph.inputs, *decoder.graph.outputs) if "_key_" in str(v.name)]

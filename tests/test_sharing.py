@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from idetex_edge.decoding import feed
 from idetex_edge.engines import Engine, Sequence
-from idetex_edge.engines.protocol import Floats
+from idetex_edge.engines.protocol import DraftingEngine, Floats, Ids
+from idetex_edge.errors import EngineError
 from idetex_edge.sharing import Prefilled, Tail, prefill
 
 STEM = list(range(30, 60))
@@ -103,6 +104,18 @@ class Counting:
         self.capacity = max(self.capacity, capacity)
         return self._engine.fork(sequence, count, capacity)
 
+    # Not by __getattr__: from Python 3.12 on, protocols look for what a class has itself.
+    @property
+    def drafts(self) -> bool:
+        return False
+
+    def follow(self, sequence: Sequence, token_ids: Ids) -> Floats:
+        raise NotImplementedError
+
+    def forget(self, sequence: Sequence, count: int) -> None:
+        assert isinstance(self._engine, DraftingEngine)
+        self._engine.forget(sequence, count)
+
 
 @pytest.mark.parametrize(
     ("case", "tokens", "forks"),
@@ -125,3 +138,33 @@ def test_what_is_shared_is_computed_once(
     assert (engine.tokens, engine.forks) == (tokens, forks)
     # Answers of 4 tokens fit without the cache having to grow.
     assert engine.capacity == len(STEM) + max(len(tail) for tail in CASES[case]) + 4
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_only_read_is_not_copied(tiny_engine: Engine, case: str) -> None:
+    engine = Counting(tiny_engine)
+    stem = tiny_engine.start(8)
+    feed(tiny_engine, stem, STEM)
+    prefill(engine, stem, [Tail(tail, 0) for tail in CASES[case]])  # pyright: ignore[reportArgumentType]
+    assert engine.forks == 0
+
+
+def test_a_failure_leaves_the_stem_as_it_was(tiny_engine: Engine) -> None:
+    """In the middle of a question: its beginning was read, its end was not."""
+
+    class Failing(Counting):
+        def extend(
+            self, sequence: Sequence, embeddings: Floats, positions: npt.NDArray[np.int64]
+        ) -> Floats:
+            if self.tokens > 40:
+                raise EngineError("no more")
+            return super().extend(sequence, embeddings, positions)
+
+    stem = tiny_engine.start(8)
+    feed(tiny_engine, stem, STEM)
+    tails = [Tail(tail, 0) for tail in CASES["long stems"]]
+    with pytest.raises(EngineError, match="no more"):
+        prefill(Failing(tiny_engine), stem, tails)  # pyright: ignore[reportArgumentType]
+    assert stem.length == stem.next_position == len(STEM)
+    check(tiny_engine, tails)
+    assert_close(feed(tiny_engine, stem, [5]), alone(tiny_engine, [5])[1])

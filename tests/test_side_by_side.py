@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from llguidance import LLTokenizer
 from PIL import Image
@@ -16,11 +19,12 @@ from idetex_edge import Assessor
 from idetex_edge.bundle import Bundle
 from idetex_edge.decoding import Reply, feed, finish
 from idetex_edge.drafting import Drafter
-from idetex_edge.engines import Engine
+from idetex_edge.engines import Engine, Sequence
 from idetex_edge.engines.onnx import OnnxEngine
 from idetex_edge.engines.protocol import Floats
-from idetex_edge.errors import EngineError
+from idetex_edge.errors import EngineError, RequestError
 from idetex_edge.grammar import Constraint, grounding_grammar
+from idetex_edge.sharing import Tail, prefill
 from idetex_edge.vocabulary import IM_END
 
 TOKENIZER = tiny_tokenizer()
@@ -101,6 +105,9 @@ def test_what_fails_in_a_thread_is_raised() -> None:
     class Overflowing(RandomEngine):
         lanes = 2
 
+        def lane(self) -> nullcontext[None]:
+            return nullcontext()
+
     engine = Overflowing(TOKENIZER.get_vocab_size(), 0)
     replies: list[Reply] = []
     for number in range(2):
@@ -110,6 +117,47 @@ def test_what_fails_in_a_thread_is_raised() -> None:
         replies.append(Reply(sequence, logits, frozenset({STOP}), 5))
     with pytest.raises(EngineError, match="overflowed"):
         finish(engine, replies)
+
+
+LONG = [5 + i % 40 for i in range(30)]
+READ = [Tail([*start, number], 0) for number in range(1, 6) for start in (LONG, [number] * 20)]
+
+
+def test_questions_are_read_as_by_one_thread(
+    alone: OnnxEngine, several: OnnxEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some behind a beginning that they share; and beside one that is written."""
+    threads = {threading.get_ident()}
+    all_there = threading.Barrier(3, timeout=60)
+
+    def extend(sequence: Sequence, embeddings: Floats, positions: npt.NDArray[np.int64]) -> Floats:
+        if threading.get_ident() not in threads:
+            threads.add(threading.get_ident())
+            all_there.wait()
+        return OnnxEngine.extend(several, sequence, embeddings, positions)
+
+    monkeypatch.setattr(several, "extend", extend)
+    found: list[list[Floats]] = []
+    for engine in (alone, several):
+        stem = engine.start(8)
+        feed(engine, stem, [1, 2, 3])
+        found.append([one.logits for one in prefill(engine, stem, [*READ, Tail([9], 4)])])
+        assert stem.length == stem.next_position == 3
+    assert len(threads) == 1 + 3
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=2e-5)
+
+
+def test_a_question_that_fails_in_a_thread_spoils_no_other(several: OnnxEngine) -> None:
+    stem = several.start(8)
+    feed(several, stem, [1, 2, 3])
+    with pytest.raises(RequestError, match="vocabulary"):
+        prefill(several, stem, [*READ, Tail([10**6], 0)])
+    assert stem.length == 3
+    again = prefill(several, stem, READ[:1])[0].logits
+    fresh = several.start(8)
+    logits = feed(several, fresh, [1, 2, 3, *READ[0].tokens])
+    np.testing.assert_allclose(again, logits, rtol=0, atol=2e-5)
 
 
 def test_a_picture_is_assessed_alike(tiny_bundle_path: Path) -> None:

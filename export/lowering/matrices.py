@@ -100,11 +100,16 @@ def _dynamic_int8(emit: Emitter, m: Matrix) -> ir.Value:
     """W in 8 bits with a scale for each output, x with one for all of it.
 
     The fastest form for many rows. A row's result depends on its neighbours' range, so what goes
-    through one call must belong together, as the patches of a picture do.
+    through one call must belong together, as the patches of a picture do. Matrices that read the
+    same x, as q, k and v do, share its rounding: the lowering makes one of equal nodes.
     """
     codes, scale = _summable(emit, m)
-    kind = "DynamicQuantizeMatMul"
-    return emit.one(kind, m.x, codes, scale, None, m.bias, domain=CONTRIB, name=m.name)
+    rounded, step, zero = emit.many(3, "DynamicQuantizeLinear", m.x)
+    return emit.one(
+        *("MatMulIntegerToFloat", rounded, codes, step, scale, zero, None, m.bias),
+        domain=CONTRIB,
+        name=m.name,
+    )
 
 
 def _row_int8(emit: Emitter, m: Matrix) -> ir.Value:

@@ -31,8 +31,8 @@ class KvCache:
     def __init__(self, facts: TextFacts, form: CacheFacts, rows: int, slots: int) -> None:
         self._facts, self._form = facts, form
         self.data = self._empty(rows, slots)
-        self.steps: dict[tuple[int, int], DecoderStep] = {}
-        """Decoding steps kept for reuse, by (first row, rows): they hold views of `data`."""
+        self.steps: dict[tuple[int, int, int, int], DecoderStep] = {}
+        """Steps kept for reuse, by (first row, rows, tokens, asked): they hold views of `data`."""
 
     def _empty(self, rows: int, slots: int) -> npt.NDArray[np.floating[Any]]:
         facts, whole = self._facts, self._form.slots or -(-slots // _GRAIN) * _GRAIN

@@ -6,6 +6,7 @@ Time and memory are spent where a method says so; nothing is computed ahead or k
 from __future__ import annotations
 
 from collections.abc import Sequence as List
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -109,7 +110,14 @@ class ParallelEngine(Engine, Protocol):
 
     @property
     def lanes(self) -> int:
-        """How many threads are worth it. With 2 or more, forks of a sequence share no memory."""
+        """How many threads are worth it, and 1 in a lane.
+
+        Where it is 2 or more, forks of a sequence share no memory, in lanes too.
+        """
+        ...
+
+    def lane(self) -> AbstractContextManager[None]:
+        """Keep the calls that this thread makes inside to this thread alone."""
         ...
 
 
