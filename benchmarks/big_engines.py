@@ -4,14 +4,16 @@
 
 Writes the graphs of a checkpoint of that shape with random weights, which need no checkpoint on
 disk, and builds each in a process of its own, as `idetex-edge build` does. Prints what each took:
-time, time of processors, the largest resident set (which counts the pages of the weights' file),
-the engine's size, and the estimate beside it. A graph whose estimate is above --limit is not built.
+time, time of processors, the largest resident set, which counts the pages of the weights' file, and
+what of it cannot be taken back as those can, the engine's size, and the estimate beside it. A graph
+whose estimate is above --limit is not built.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -129,18 +131,33 @@ def _built(bundle: Bundle, name: str) -> dict[str, Any]:
     command = [sys.executable, "-c", _BUILD, str(bundle.path), name, HERE, str(2**30)]
     began = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    own = 0
+    while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
+        own = max(own, _anonymous(process.pid))
+        time.sleep(0.05)
+    _, status, usage = ended
+    process.returncode = os.waitstatus_to_exitcode(status)
     assert process.stdout is not None
     told = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
     engine = bundle.file(f"{name}.engine")
     return {
         "status": process.returncode,
         "seconds": time.monotonic() - began,
         "processor_seconds": usage.ru_utime + usage.ru_stime,
+        "anonymous_gb": own / 1e9,
         "engine_gb": engine.stat().st_size / 1e9 if engine.exists() else 0.0,
         **(json.loads(told) if told else {}),
     }
+
+
+def _anonymous(process: int) -> int:
+    """Bytes of its memory that are no pages of files."""
+    try:
+        told = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return 0
+    found = re.search(r"^RssAnon:\s+(\d+) kB", told, re.MULTILINE)
+    return 1024 * int(found[1]) if found else 0
 
 
 def _text(value: object) -> str:

@@ -49,7 +49,9 @@ def lowered_graphs(recipe: Recipe, embedding: ir.TensorProtocol) -> Iterator[tup
     embedding: the embedding table, as written or described (see `decoder_graph`).
     """
     yield "vision", _lowered(vision_graph(recipe.checkpoint), recipe, recipe.precision.vision)
-    decoder = decoder_graph(recipe.checkpoint, embedding)
+    # On a CPU a matrix stored in FP16 is widened when it is loaded.
+    floats = embedding.dtype if recipe.target.half else ir.DataType.FLOAT
+    decoder = decoder_graph(recipe.checkpoint, embedding, floats)
     yield "decoder", _lowered(decoder, recipe, recipe.precision.decoder)
 
 

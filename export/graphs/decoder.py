@@ -111,9 +111,11 @@ class _Layer(nn.Module):
 
 
 class _Decoder(nn.Module):
-    def __init__(self, checkpoint: Checkpoint, head: ir.TensorProtocol) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, head: ir.TensorProtocol, floats: ir.DataType
+    ) -> None:
         super().__init__()
-        facts = checkpoint.text
+        facts, self.floats = checkpoint.text, floats
         self.layers = nn.ModuleList([_Layer(checkpoint, i) for i in range(facts.layers)])
         self.norm = Norm(checkpoint.weights, "text.norm", facts.hidden, checkpoint.norm_epsilon)
         self.head, self.width = parameter(head), facts.hidden
@@ -126,9 +128,12 @@ class _Decoder(nn.Module):
             x, residual, cache = layer(op, x, residual, cache, step)
             present.append(cache)
         normed, _ = self.norm(op, x, residual)
-        half = self.head.dtype != ir.DataType.FLOAT
-        head = op.Cast(self.head, to=ir.DataType.FLOAT) if half else self.head
-        return op.Gemm(op.Reshape(normed, [-1, self.width]), head, transB=1), present
+        last = op.Reshape(normed, [-1, self.width])
+        head = self.head if self.head.dtype == self.floats else op.Cast(self.head, to=self.floats)
+        if self.floats == ir.DataType.FLOAT:
+            return op.Gemm(last, head, transB=1), present
+        logits = op.Gemm(op.Cast(last, to=self.floats), head, transB=1)
+        return op.Cast(logits, to=ir.DataType.FLOAT), present
 
 
 def embedding_table(checkpoint: Checkpoint, dtype: str) -> ir.LazyTensor:
@@ -136,23 +141,27 @@ def embedding_table(checkpoint: Checkpoint, dtype: str) -> ir.LazyTensor:
     return _vocabulary_rows(checkpoint, "text.embed_tokens.weight", dtype)
 
 
-def decoder_graph(checkpoint: Checkpoint, embedding: ir.TensorProtocol) -> ir.Model:
+def decoder_graph(
+    checkpoint: Checkpoint,
+    embedding: ir.TensorProtocol,
+    floats: ir.DataType = ir.DataType.FLOAT,
+) -> ir.Model:
     """Build the decoder graph of a checkpoint, to be lowered (see `export.lowering`).
 
     `embedding` is the embedding table as it was written. The output matrix has its type, and where
-    the two are tied refers to it instead of being stored again; it is multiplied by in FP32, since
-    scores are read from logits. Raises ExportError when the checkpoint's tensors do not fit its
-    config.json.
+    the two are tied refers to it instead of being stored again. `floats`: what it is multiplied in;
+    TensorRT would keep a matrix that is widened in the graph once more for each profile, at twice
+    its size. Raises ExportError when the checkpoint's tensors do not fit its config.json.
     """
     dtype = embedding.dtype.numpy().name
     head = embedding if checkpoint.tied else _vocabulary_rows(checkpoint, "head.weight", dtype)
     facts = checkpoint.text
     graph = ir.Graph([], [], nodes=[], name="decoder", opset_imports=OPSETS)
     builder = GraphBuilder(graph)
-    floats, longs, ints = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.INT32
-    embeddings = builder.input("embeddings", floats, ["batch", "tokens", facts.hidden])
+    single, longs, ints = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.INT32
+    embeddings = builder.input("embeddings", single, ["batch", "tokens", facts.hidden])
     angles = ["rows", facts.head_dim // 2]
-    cos, sin = (builder.input(name, floats, angles) for name in ("cos", "sin"))
+    cos, sin = (builder.input(name, single, angles) for name in ("cos", "sin"))
     step = _Step(
         cos=cos,
         sin=sin,
@@ -164,12 +173,12 @@ def decoder_graph(checkpoint: Checkpoint, embedding: ir.TensorProtocol) -> ir.Mo
     shape = ["batch", facts.kv_heads, "slots", facts.head_dim]
     past = [
         (
-            builder.input(f"past_key_{i}", floats, shape),
-            builder.input(f"past_value_{i}", floats, shape),
+            builder.input(f"past_key_{i}", single, shape),
+            builder.input(f"past_value_{i}", single, shape),
         )
         for i in range(facts.layers)
     ]
-    decoder = _Decoder(checkpoint, head)
+    decoder = _Decoder(checkpoint, head, floats)
     logits, present = decoder(builder.op, embeddings, past, step)
     _output(builder, logits, "logits", ["rows_asked", facts.vocab])
     for i, (key, value) in enumerate(present):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +15,16 @@ _BASE: Final = 450_000_000
 """Bytes that a builder takes for any graph."""
 
 _COPIES: Final = 1.3
-_FOLDED: Final = 2.1
-"""How often a graph's weights, and the output matrix that is widened to FP32, lie in memory at the
-peak for each optimisation profile, one of all of it as pages of their own files.
+"""How often a graph's weights lie in memory at the peak for each optimisation profile, one of all
+of it as pages of their own files.
 
 TensorRT-RTX 1.7 was measured with two and three profiles, as the system counts it (GB, the estimate
-behind it): nano's vision graph in FP16 0.43 (0.48), 3B's 5.06 (5.67) and in INT8 3.04 (3.07), 3B's
-decoder in INT8 12.31 (12.90), one of its shape with five layers in FP16 7.42 (7.68).
+behind it): nano's vision graph in FP16 0.43 (0.48), 3B's in INT8 2.89 (3.07), 3B's decoder in INT8
+9.30 (9.63).
 """
 
 _RUNNING: Final = 1.3
-"""What engines take of a GPU's memory, by their weights: each profile has its own output matrix."""
+"""What engines take of a GPU's memory, by their weights."""
 
 _LEAST_WORKSPACE: Final = 2**28
 """Bytes of working memory below which kernels are lost."""
@@ -46,8 +44,7 @@ class Limits:
 
 def building_takes(bundle: Bundle, recipe: EngineRecipe) -> int:
     """Bytes of memory at the peak of building one engine in a process of its own."""
-    once = _COPIES * _weights(bundle, recipe.graph) + _FOLDED * _widened(bundle, recipe.graph)
-    return _BASE + int(len(recipe.profiles) * once)
+    return _BASE + int(len(recipe.profiles) * _COPIES * _weights(bundle, recipe.graph))
 
 
 def limits_for(bundle: Bundle, recipe: EngineRecipe, gpu_memory: int | None) -> Limits:
@@ -80,7 +77,7 @@ def available_memory(meminfo: Path = Path("/proc/meminfo")) -> int | None:
 def streams(bundle: Bundle, gpu_memory: int | None) -> bool:
     """Whether a GPU cannot hold all weights at once; None for no GPU, or one that is not known."""
     graphs = bundle.manifest.graphs.values()
-    weights = sum(_weights(bundle, graph) + _widened(bundle, graph) for graph in graphs)
+    weights = sum(_weights(bundle, graph) for graph in graphs)
     return gpu_memory is not None and _RUNNING * weights > gpu_memory
 
 
@@ -88,10 +85,3 @@ def _weights(bundle: Bundle, graph: str) -> int:
     """Bytes of a graph and of the weights beside it."""
     files = bundle.manifest.files
     return sum(facts.bytes for name, facts in files.items() if name.startswith(graph))
-
-
-def _widened(bundle: Bundle, graph: str) -> int:
-    """Bytes of the output matrix in FP32, as it is multiplied; only the decoder has one."""
-    manifest = bundle.manifest
-    decodes = manifest.graphs["decoder"] == graph
-    return 4 * math.prod(manifest.embedding.shape) if decodes else 0
