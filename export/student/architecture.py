@@ -1,10 +1,12 @@
 """Presets of our own models: true Qwen2.5-VL checkpoints, only smaller."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import torch
+from torch import Tensor
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from export.student.dct import dct_patch_kernels
@@ -107,6 +109,11 @@ def create(config: Qwen2_5_VLConfig, seed: int = 0) -> Qwen2_5_VLForConditionalG
         kernels = dct_patch_kernels(kernel.shape[0], kernel.shape[-1])
         kernel.copy_((kernels / frames)[:, :, None].expand_as(kernel))
     return model
+
+
+def weights_under(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights whose names begin with a prefix, by the rest of their names."""
+    return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
 
 
 def trained_model(folder: Path) -> Qwen2_5_VLForConditionalGeneration:

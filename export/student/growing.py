@@ -33,8 +33,8 @@ value; the four patches that are merged."""
 
 _WRITES: Final = re.compile(r"\.(attn\.proj|o_proj|down_proj)\.")
 _LAYER: Final = re.compile(r"\.(blocks|layers)\.(\d+)\.")
-_SUMMED_AGAIN = "language_model.norm.weight"
-_NOT_READING = re.compile(r"(embed_tokens|lm_head)\.weight|patch_embed")
+_SUMMED_AGAIN: Final = "language_model.norm.weight"
+_NOT_READING: Final = re.compile(r"(embed_tokens|lm_head)\.weight")
 
 
 def _tiled(tensor: Tensor, axis: int, parts: int, times: int) -> Tensor:

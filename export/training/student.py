@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from export.student.architecture import PRESETS, configure, create
+from export.student.architecture import PRESETS, configure, create, weights_under
 from export.student.growing import weights_for
 from export.student.tokenizer import special_ids
 from export.training.batched_language import hidden_states
@@ -139,8 +139,7 @@ class Student(nn.Module):
         """Take the averaged tower and head of the vision stage (`vision.pt`)."""
         weights = averaged_weights(vision)
         for prefix, module in (("tower.", self.model.model.visual), ("head.", self.witness)):
-            own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-            module.load_state_dict(own)
+            module.load_state_dict(weights_under(prefix, weights))
 
     @torch.no_grad()
     def fold(self) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from export.recipe import WHOLE, Recipe
-from export.student.architecture import PRESETS, configure, create
+from export.student.architecture import PRESETS, configure, create, weights_under
 from export.student.growing import weights_for
 from export.training.batched_vision import encode
 from export.training.batches import Batches
@@ -108,10 +108,8 @@ def train_vision(
 
     def begin() -> None:
         if start:
-            prefix = "model.visual."
             weights = weights_for(start, PRESETS[preset])
-            own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-            model.tower.load_state_dict(own, strict=False)
+            model.tower.load_state_dict(weights_under("model.visual.", weights), strict=False)
 
     def validate(averaged: Witness) -> dict[str, dict[str, float]]:
         return {name: cell_scores(averaged, path) for name, path in checks.items()}

@@ -36,17 +36,16 @@ def build(bundle: BundlePlace, target: Target = AUTO, as_json: AsJson = False) -
     trt = load_builder(opened.manifest.target, target)
     engines = Engines(opened, recipe, trt, *_gpu(FLAVOURS[trt.__name__].portable))
     free = available_memory()
+    needs = {name: building_takes(opened, engine) for name, engine in recipe.engines.items()}
     if not as_json:
         here = "" if free is None else f", {free / 1e9:.1f} GB are available"
-        for name, engine in recipe.engines.items():
-            needed = building_takes(opened, engine)
+        for name, needed in needs.items():
             typer.echo(f"{name}: building takes about {needed / 1e9:.1f} GB of memory{here}")
     with showing_stages() as advance:
         sizes = {
             name: len(engines.read(name, in_percent(advance, name))) for name in recipe.engines
         }
     if as_json:
-        needs = {name: building_takes(opened, engine) for name, engine in recipe.engines.items()}
         print_json(
             {
                 "builder": f"{trt.__name__} {trt.__version__}",
