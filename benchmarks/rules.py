@@ -1,18 +1,20 @@
-"""How many multiple-choice questions plain rules answer from what the vision tower sees.
+"""How well plain rules answer questions and find boxes from what the vision tower sees.
 
     python benchmarks/rules.py --run RUN --bench BENCH
 
 The tower of a training run (`RUN/vision.pt`, or `RUN/model.pt` where the joint stage has begun)
 gives evidence of every cell (`export/training/evidence.py`), and a fixed rule for each kind of
-question picks the candidate that it speaks for most. Where the language model answers fewer
-questions right, it is what limits the model; where it answers as many, the tower is.
+question picks the candidate that it speaks for most; the largest patch of cells that show a
+distortion is its box. Where the language model answers fewer questions right or finds fewer boxes,
+it is what limits the model; where it does as well, the tower is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +23,7 @@ import typer
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+from skimage.measure import label, regionprops
 from torch import Tensor
 
 from export.pool.shards import CELL
@@ -33,10 +36,12 @@ from export.training.vision_stage import Witness
 from idetex_edge.cli.script import run
 from idetex_edge.cli.stages import showing_stages
 from idetex_edge.errors import RequestError
-from idetex_edge.evaluation.benchmark import Question, open_benchmark
+from idetex_edge.evaluation.average_precision import Mark, average_precisions
+from idetex_edge.evaluation.benchmark import Benchmark, Question, open_benchmark
 from idetex_edge.evaluation.scoring import Tally
 from idetex_edge.image import load_image
 from idetex_edge.preprocess import smart_resize
+from idetex_edge.results import Box
 from idetex_edge.vocabulary import BOX_SCALE, DISTORTIONS, SEVERITIES
 
 Seen = npt.NDArray[np.float32]
@@ -46,6 +51,10 @@ _KINDS: Final = {kind.lower(): index for index, kind in enumerate(DISTORTIONS)}
 _PLACE_OF: Final = {name: place for place in PLACES for name in names_of(place)}
 _WHOLE_BONUS: Final = 1.15
 """The whole picture is always less spoiled than its worst part; it wins where they are near."""
+
+_SHOWN: Final = 0.4
+_LEAST: Final = 0.03
+"""A cell shows a distortion from this probability on; a patch is at least so much of a picture."""
 
 
 def load_witness(run: Path) -> Witness:
@@ -138,11 +147,48 @@ def speaks_for(seen: Seen, question: Question) -> list[float]:
     return [share * more for share, more in zip(shares, bonus, strict=True)]
 
 
+def boxes_in(seen: Seen) -> Iterator[tuple[str, Box]]:
+    """For each distortion the box (0..1000) of the largest patch of cells that show it, if any."""
+    rows, columns = seen.shape[:2]
+    for kind, name in enumerate(DISTORTIONS):
+        patches: list[Any] = regionprops(label(seen[..., kind, 0] > _SHOWN, connectivity=1))
+        largest = max(patches, key=attrgetter("area"), default=None)
+        if largest is not None and largest.area >= _LEAST * rows * columns:
+            y1, x1, y2, x2 = largest.bbox
+            edges = (x1 / columns, y1 / rows, x2 / columns, y2 / rows)
+            left, top, right, bottom = (round(edge * BOX_SCALE) for edge in edges)
+            yield name, (left, top, right, bottom)
+
+
+def _box_precisions(benchmark: Benchmark, seen: Mapping[str, Seen]) -> Mapping[str, float]:
+    labelled = [
+        Mark(picture.image, found.name, found.box)
+        for picture in benchmark.pictures
+        for found in picture.labels
+        if found.box is not None
+    ]
+    found = [
+        Mark(picture.image, name, box)
+        for picture in benchmark.pictures
+        for name, box in boxes_in(seen[picture.image])
+    ]
+    return average_precisions(labelled, found)
+
+
+def _print(title: str, heading: str, rows: Mapping[str, tuple[str, ...]]) -> None:
+    table = Table(title=title, title_justify="left")
+    for name in heading.split():
+        table.add_column(name)
+    for row, values in rows.items():
+        table.add_row(row, *values)
+    Console().print(table)
+
+
 def rules(
     run: Annotated[Path, typer.Option(help="Run folder of `python -m export train`.")],
     bench: Annotated[Path, typer.Option(help="Benchmark in ViDA-UGC-Bench's form.")],
 ) -> None:
-    """Answer a benchmark's questions from the vision tower's evidence by fixed rules."""
+    """Answer a benchmark's questions and find its boxes by fixed rules on the tower's evidence."""
     benchmark = open_benchmark(bench)
     witness = load_witness(run)
     seen: dict[str, Seen] = {}
@@ -158,13 +204,15 @@ def rules(
         for row in (question.concern, "all"):
             tally = tallies.get(row, Tally(0, 0))
             tallies[row] = Tally(tally.right + right, tally.total + 1)
-    table = Table(title="Answered right by rules on the tower's evidence", title_justify="left")
-    table.add_column("concern")
-    table.add_column("right", justify="right")
-    table.add_column("questions", justify="right")
-    for row in (*sorted(set(tallies) - {"all"}), "all"):
-        table.add_row(row, f"{tallies[row].share:.3f}", str(tallies[row].total))
-    Console().print(table)
+    answered = {
+        row: (f"{tallies[row].share:.3f}", str(tallies[row].total))
+        for row in (*sorted(set(tallies) - {"all"}), "all")
+    }
+    _print("Answered right by rules on the tower's evidence", "concern right questions", answered)
+    precisions = _box_precisions(benchmark, seen)
+    found = {name: (f"{precision:.3f}",) for name, precision in precisions.items()}
+    mean = float(np.mean(list(precisions.values())))
+    _print("Boxes found by rules", "class AP", {**found, "mean": (f"{mean:.3f}",)})
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ PARTS: Final[Mapping[str, str]] = {
     "rephrasing": "a question is put in any of several wordings",
     "shortening": "reasoning is asked for in brief, too",
     "mixing": "tasks are mixed and weighed by how hard they are to learn, not all alike",
+    "pointing": "cells learn where they lie, and coordinates to look along the edges they tell",
     "doubt": "evidence that is told has the errors that a tower would make",
     "photographs": "photographs that people scored are learnt from beside the spoiled ones",
     "evidence": "the tower says what is wrong with every cell while the whole model learns",

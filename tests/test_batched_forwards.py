@@ -11,7 +11,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from export.student.architecture import IMAGE_MEAN, IMAGE_STD
 from export.supervision.example import Example
-from export.training.batched_language import hidden_states
+from export.training.batched_language import trace
 from export.training.batched_vision import encode
 from export.training.batches import normalise
 from export.training.packing import Packer
@@ -54,7 +54,7 @@ def test_packed_language_equals_transformers(
     embedded = [text.embed_tokens(block.ids) for block in packed.blocks]
     embedded[0][:, packed.image] = torch.randn(2, 12, embedded[0].shape[-1]) * 0.05
     joined = torch.cat([part.flatten(0, 1) for part in embedded])
-    hidden, _ = hidden_states(text, joined, packed.blocks)
+    hidden = trace(text, joined, packed.blocks).last
     at = 0
     compared = 0
     for block, part in zip(packed.blocks, embedded, strict=True):

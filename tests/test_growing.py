@@ -1,5 +1,6 @@
 """A larger preset that begins as a smaller one."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -89,3 +90,15 @@ def test_the_same_preset_is_left_alone_and_others_are_refused(
         weights_for(tmp_path, replace(PRESETS["mini"], text_mlp=1000))
     with pytest.raises(ExportError, match="full attention"):
         weights_for(tmp_path, replace(PRESETS["mini"], full_attention_blocks=(0, 7)))
+
+
+def test_a_checkpoint_with_another_rotary_base_is_refused(
+    small: Qwen2_5_VLForConditionalGeneration, tmp_path: Path
+) -> None:
+    small.save_pretrained(tmp_path)
+    assert weights_for(tmp_path, PRESETS["nano"])
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["text_config"]["rope_parameters"]["rope_theta"] = 1e6
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ExportError, match=r"rope_theta 1e\+06, our presets have 30"):
+        weights_for(tmp_path, PRESETS["nano"])

@@ -6,11 +6,12 @@ import numpy as np
 import skimage.data
 import torch
 
-from benchmarks.rules import Seen, speaks_for
+from benchmarks.rules import Seen, boxes_in, speaks_for
 from export.distortions.compose import Spoiled, spoil
 from export.pool.shards import cell_maps
 from export.supervision.choices import CHOICES
 from export.training.evidence import grade_targets
+from idetex_edge.boxes import overlap
 from idetex_edge.evaluation.benchmark import Question
 from idetex_edge.vocabulary import DISTORTIONS, SEVERITIES
 
@@ -45,3 +46,17 @@ def test_rules_read_perfect_evidence_right() -> None:
             right.append(chr(ord("A") + best) == example.answer)
     assert len(right) > 80
     assert np.mean(right) > 0.85
+
+
+def test_rules_find_boxes_in_perfect_evidence() -> None:
+    clean = torch.from_numpy(skimage.data.astronaut()[:448, :504].copy()).permute(2, 0, 1) / 255
+    found = wanted = 0
+    for seed in range(25):
+        spoiled = spoil(clean, seed)
+        boxes = dict(boxes_in(_perfectly_seen(spoiled, 448, 504)))
+        alone = [t for t in spoiled.truths if [u.type for u in spoiled.truths].count(t.type) == 1]
+        wanted += len(alone)
+        found += sum(t.type in boxes and overlap(boxes[t.type], t.box) > 0.5 for t in alone)
+        assert set(boxes) <= {t.type for t in spoiled.truths}
+    assert wanted > 20
+    assert found / wanted > 0.85

@@ -10,10 +10,15 @@ from torch import Tensor
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from export.student.dct import dct_patch_kernels
+from idetex_edge.errors import ExportError
 
 HEAD_DIM: Final = 64
 MROPE_SECTION: Final = (8, 12, 12)
-ROPE_THETA: Final = 10000.0
+ROPE_THETA: Final = 30.0
+"""Low, since a picture is at most some dozens of cells wide: M-RoPE gives the slowest frequencies
+to width, and with the usual base of 10,000 or more a whole picture turns them by less than a tenth
+of a radian, so that a small model cannot tell left from right."""
+
 IMAGE_MEAN: Final = (0.5, 0.5, 0.5)
 IMAGE_STD: Final = (0.5, 0.5, 0.5)
 MIN_PIXELS: Final = 4 * 28 * 28
@@ -117,5 +122,16 @@ def weights_under(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tenso
 
 
 def trained_model(folder: Path) -> Qwen2_5_VLForConditionalGeneration:
-    """The model of a checkpoint folder, in float32."""
-    return Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    """The model of a checkpoint folder of ours, in float32.
+
+    Raises ExportError when it turns positions by another base than ours: it would mean nothing
+    under our rotary tables.
+    """
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    text: Any = model.config.text_config
+    if (base := text.rope_parameters["rope_theta"]) != ROPE_THETA:
+        raise ExportError(
+            f"{folder} was trained with rope_theta {base:g}, our presets have {ROPE_THETA:g}; "
+            "train from nothing, or start with a checkpoint that this version made"
+        )
+    return model

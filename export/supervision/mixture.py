@@ -9,12 +9,15 @@ from idetex_edge.prompts import TASKS
 Mixture = Mapping[str, float]
 """Expected number of questions about one picture, by task (see `idetex_edge.prompts.TASKS`)."""
 
+PLACES: Final[Mixture] = {"locate": 7, "grounding": 1.5, "region": 0.5}
+"""Boxes alone, and many: to find edges is learnt before there is any use for it."""
+
 READING: Final[Mixture] = {
     "score": 1,
-    "grounding": 0.7,
+    "grounding": 1.5,
     "region": 2,
-    "locate": 1,
-    "choice": 11,
+    "locate": 4,
+    "choice": 8,
     "question": 0.7,
     "description": 0.3,
     "single": 0.15,
@@ -24,9 +27,9 @@ READING: Final[Mixture] = {
 
 EVERYTHING: Final[Mixture] = {
     "score": 1,
-    "grounding": 1,
+    "grounding": 1.5,
     "region": 2,
-    "locate": 1,
+    "locate": 2,
     "choice": 8,
     "question": 0.8,
     "description": 1,

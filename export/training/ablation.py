@@ -17,7 +17,7 @@ from idetex_edge.errors import ExportError
 from idetex_edge.prompts import PromptSet
 from idetex_edge.vocabulary import DISTORTIONS
 
-_QUESTIONS: Final = ("mirroring", "redrawing", "rephrasing", "shortening", "mixing")
+_QUESTIONS: Final = ("mirroring", "redrawing", "rephrasing", "shortening", "mixing", "pointing")
 PARTS_OF: Final[Mapping[str, Sequence[str]]] = {
     "vision": ("mirroring", "teaching"),
     "reading": (*_QUESTIONS, "doubt"),

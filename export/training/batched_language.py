@@ -5,6 +5,7 @@ picture's prefix and itself. Equal to Hugging Face's forward up to rounding (tes
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
@@ -14,8 +15,33 @@ from export.student.architecture import HEAD_DIM
 from export.training.packing import Block
 from export.training.pointwise import rms_norm, rotate, swiglu
 
+_EARLY: Final = 1 / 3
+"""How deep the layer is that knows where in the picture it is: what looks there comes after it."""
+
+_POINTING: Final = 1 / 2
+"""How deep the layer is of which attention is traced."""
+
 _MIDDLE: Final = 2 / 3
 """How deep the middle layer is: deep enough to see, with layers left to act on what is seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What a pass over packed blocks leaves behind.
+
+    Hidden states [T, width] of all blocks' tokens, flattened and joined: the last, normalised, and
+    those behind a middle and an early layer. Of one layer between those, each block's scaled and
+    rotated queries [N, heads, L, D] and its keys [N, KV heads, P + L, D], the prefix's in front.
+    """
+
+    last: Tensor
+    middle: Tensor
+    early: Tensor
+    queries: tuple[Tensor, ...]
+    keys: tuple[Tensor, ...]
+
+
+_Attended = list[tuple[Tensor, Tensor]]
 
 
 def _causal(length: int, past: int, like: Tensor) -> Tensor:
@@ -38,7 +64,9 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return mixed.transpose(1, 2).reshape(rows * length, heads * size)
 
 
-def _layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor, blocks: Sequence[Block]) -> Tensor:
+def _layer(
+    layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor, blocks: Sequence[Block]
+) -> tuple[Tensor, _Attended]:
     attention = layer.self_attn
     normed = rms_norm(layer.input_layernorm, hidden)
     query, key, value = (
@@ -52,6 +80,7 @@ def _layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor, blocks: Sequenc
     sizes = [block.ids.numel() for block in blocks]
     parts = zip(blocks, query.split(sizes), key.split(sizes), value.split(sizes), strict=True)
     outputs: list[Tensor] = []
+    attended: _Attended = []
     prefix_key = prefix_value = None
     for block, *qkv in parts:
         q, k, v = (part.unflatten(0, tuple(block.ids.shape)).transpose(1, 2) for part in qkv)
@@ -62,24 +91,33 @@ def _layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor, blocks: Sequenc
             assert prefix_value is not None
             k = torch.cat((prefix_key[block.picture], k), dim=2)
             v = torch.cat((prefix_value[block.picture], v), dim=2)
+        attended.append((q, k))
         outputs.append(_attend(q, k, v))
     hidden = hidden + attention.o_proj(torch.cat(outputs))
     normed = rms_norm(layer.post_attention_layernorm, hidden)
     mlp = layer.mlp
-    return hidden + mlp.down_proj(swiglu(mlp.gate_proj(normed), mlp.up_proj(normed)))
+    hidden = hidden + mlp.down_proj(swiglu(mlp.gate_proj(normed), mlp.up_proj(normed)))
+    return hidden, attended
 
 
-def hidden_states(text: Any, embeddings: Tensor, blocks: Sequence[Block]) -> tuple[Tensor, Tensor]:
-    """Last normalised hidden states [T, width] of all blocks' tokens, and those of a middle layer.
+def trace(text: Any, embeddings: Tensor, blocks: Sequence[Block]) -> Trace:
+    """Pass over the tokens of all blocks.
 
-    `text` is a Qwen2_5_VLTextModel; `embeddings` [T, width] and both results are the blocks'
-    tokens flattened and joined. The first block must be the prefixes.
+    `text` is a Qwen2_5_VLTextModel; `embeddings` [T, width] are the blocks' tokens, flattened and
+    joined. The first block must be the prefixes.
     """
     cos = torch.cat([block.cos.repeat(len(block.ids), 1) for block in blocks])[:, None]
     sin = torch.cat([block.sin.repeat(len(block.ids), 1) for block in blocks])[:, None]
-    hidden = middle = embeddings
+    depth = len(text.layers)
+    hidden = middle = early = embeddings
+    pointing: _Attended = []
     for index, layer in enumerate(text.layers):
-        hidden = _layer(layer, hidden, cos, sin, blocks)
-        if index + 1 == round(len(text.layers) * _MIDDLE):
+        hidden, attended = _layer(layer, hidden, cos, sin, blocks)
+        if index + 1 == round(depth * _EARLY):
+            early = hidden
+        if index == round(depth * _POINTING):
+            pointing = attended
+        if index + 1 == round(depth * _MIDDLE):
             middle = hidden
-    return rms_norm(text.norm, hidden), middle
+    queries, keys = zip(*pointing, strict=True)
+    return Trace(rms_norm(text.norm, hidden), middle, early, queries, keys)

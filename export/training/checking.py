@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Final
 
 import torch
+from torch import Tensor
 
 from export.supervision.labelled import Labelled
 from export.supervision.mixture import EVERYTHING
 from export.training.batches import Batches, normalise
 from export.training.losses import Losses
-from export.training.packing import Packer
+from export.training.packing import Packed, Packer
 from export.training.real import as_the_model_sees
 from export.training.stages import Stage, asked_of, look, pack_cells
 from export.training.student import Student
@@ -20,16 +21,40 @@ from idetex_edge.evaluation.correlation import correlate
 _BATCHES: Final = 24
 _PIXELS: Final = 225_000
 _PEOPLE: Final = 128
+_FOUND: Final = 0.5
+
+
+def told_boxes(logits: Tensor, packed: Packed, number_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """The likeliest boxes and the true ones, both [K, 4] in 0..1000, but for repeated ones.
+
+    logits: [A, vocabulary] of the packed answers; number_ids: the tokens of 0..1000.
+    """
+    order = packed.rows.argsort()
+    at = order[torch.searchsorted(packed.rows[order], packed.box_rows)]
+    new = ~packed.repeated[at].all(1)
+    return logits[at[new]][..., number_ids].argmax(-1), packed.boxes[new]
+
+
+def overlaps(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Intersection over union [K] of boxes [K, 4]; 0 where both are empty."""
+    low, high = torch.maximum(ours, theirs)[:, :2], torch.minimum(ours, theirs)[:, 2:]
+    shared = (high - low).clamp(min=0).prod(1)
+    areas = [(box[:, 2:] - box[:, :2]).clamp(min=0).prod(1) for box in (ours, theirs)]
+    return shared / (areas[0] + areas[1] - shared).clamp(min=1)
 
 
 @torch.no_grad()
 def check(
     student: Student, stage: Stage, packer: Packer, losses: Losses, pool: Path
 ) -> dict[str, float]:
-    """Teacher-forced figures on a pool: loss, token accuracy, choice accuracy."""
+    """Teacher-forced figures on a pool: loss, token accuracy, choice accuracy, boxes found.
+
+    A box is found where the likeliest numbers, each after the right ones before it, overlap it by
+    half; boxes that are only said again do not count.
+    """
     generator = torch.Generator().manual_seed(11)
-    totals = {"loss": 0.0, "token": 0.0, "choice": 0.0}
-    tokens = choices = 0.0
+    totals = {"loss": 0.0, "token": 0.0, "choice": 0.0, "box": 0.0}
+    tokens = choices = boxes = 0.0
     letters = torch.tensor([packer.id_of(letter) for letter in "ABCD"])
     drawn = islice(Batches(pool, _PIXELS, seed=5), _BATCHES)
     for number, batch in enumerate(drawn):
@@ -45,8 +70,12 @@ def check(
         best = letters[logits[letter][:, letters].argmax(-1)]
         totals["choice"] += float((best == packed.targets[letter]).sum())
         choices += float(letter.sum())
+        guessed, truth = told_boxes(logits, packed, packer.number_ids)
+        totals["box"] += float((overlaps(guessed, truth) > _FOUND).sum())
+        boxes += len(truth)
     totals["token"] /= tokens
     totals["choice"] /= choices
+    totals["box"] /= max(1.0, boxes)
     return {name: round(value, 4) for name, value in totals.items()}
 
 

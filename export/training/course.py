@@ -74,9 +74,14 @@ class Course:
         """Whether the budget is spent."""
         return self.seconds >= self._budget
 
+    @property
+    def share(self) -> float:
+        """How much of the budget is spent, 0..1."""
+        return min(1.0, self.seconds / self._budget)
+
     def rate(self, peak: float) -> float:
         """Linear warm-up, then half a cosine down to a few percent of `peak`."""
-        share = min(1.0, self.seconds / self._budget)
+        share = self.share
         ramp = min(1.0, (self.step + 1) / 100, share / _WARMUP + 0.05)
         return peak * ramp * (_FLOOR + (1 - _FLOOR) * 0.5 * (1 + math.cos(math.pi * share)))
 

@@ -17,6 +17,7 @@ from export.training.evidence import evidence_loss, grade_targets, looks_of
 from export.training.losses import Losses
 from export.training.optimiser import Optimiser
 from export.training.packing import Packer
+from export.training.pointing import place_loss, pointing_loss
 from export.training.real import RealBatches
 from export.training.stages import READING, Material, Stage, asked_of, look, mixed, pack_cells
 from export.training.student import Student
@@ -28,6 +29,8 @@ _WEIGHTS: Final = {
     "options": 0.7,
     "levels": 1.0,
     "evidence": 0.15,
+    "places": 1.0,
+    "pointing": 0.3,
     "logits": 0.7,
     "features": 0.5,
 }
@@ -46,6 +49,7 @@ def _optimiser(student: Student, stage: Stage) -> Optimiser:
         "text": (model.language_model, 1.0),
         "options": (student.option_head, 1.0),
         "testify": (student.testify, 1.0),
+        "places": (student.place_head, 1.0),
     }
     if stage.sees:
         modules |= {
@@ -80,6 +84,9 @@ class _Lesson:
             outputs = self.student(sight.features, packed)
             taught = self.teacher(batch.pixels, packed) if self.teacher else None
         parts = self.losses.all(outputs, packed)
+        if "pointing" in self.recipe:
+            parts["places"] = place_loss(outputs.places, *packed.grid)
+            parts["pointing"] = pointing_loss(outputs.trace, packed)
         if taught:
             parts |= lessons(self.student, sight, outputs, taught, packed)
         if tower_learns and "evidence" in self.recipe:
@@ -120,7 +127,7 @@ def train_language(
     taught_by = taught_by if stage.sees and "teaching" in recipe else None
     teacher = Teacher(taught_by, tokenizer) if taught_by else None
     student = Student(preset, tokenizer, teacher.width if teacher else 0)
-    tasks, weights = mixed(stage, recipe)
+    _, weights = mixed(stage, recipe)
     packer = Packer(tokenizer, material.prompts, weights)
     losses = Losses(packer, tokenizer.get_vocab_size())
     lesson = _Lesson(student, stage, packer, losses, teacher, recipe)
@@ -149,6 +156,7 @@ def train_language(
     found = RealBatches(real, _REAL_BATCH, rank())
     mirrors = "mirroring" in recipe
     for batch in Batches(material.pool, stage.pixels, rank(), course.step, mirrors):
+        tasks, _ = mixed(stage, recipe, course.share)
         asked = asked_of(batch, f"{rank()} {course.step}", tasks, recipe)
         tower_learns = stage.sees and course.step % stage.tower_every == 0
         parts = lesson.of_spoiled(batch, asked, course.step, tower_learns)

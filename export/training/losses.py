@@ -1,5 +1,7 @@
 """What packed answers cost: next tokens, soft numbers, soft levels."""
 
+from typing import Final
+
 import torch
 import torch.nn.functional as nn_f
 from torch import Tensor
@@ -7,7 +9,9 @@ from torch import Tensor
 from export.training.packing import Packed, Packer
 from export.training.student import Outputs
 
-_NUMBER_SPREAD = 6.0
+_NUMBER_SPREAD: Final = 12.0
+_NUMBER_WEIGHT: Final = 3.0
+"""What a number's loss weighs beside that of the words around it, which are soon known."""
 
 
 class Losses:
@@ -33,17 +37,18 @@ class Losses:
         """Weighted cross-entropy; a coordinate's neighbours share its probability.
 
         logits: [A, vocabulary]. Numbers are learnt as a bell `_NUMBER_SPREAD` thousandths wide:
-        a box edge is never known to the thousandth.
+        a box edge is never known to the thousandth. One that is said again is known, and copied.
         """
         log = logits.float().log_softmax(-1)
         exact = -log.gather(1, packed.targets[:, None])[:, 0]
         number = self._number_of[packed.targets]
-        at = (number >= 0).nonzero()[:, 0]
+        at = ((number >= 0) & ~packed.repeated).nonzero()[:, 0]
         grid = torch.arange(len(self._numbers))
         bell = -((grid - number[at][:, None]) ** 2) / (2 * _NUMBER_SPREAD**2)
         soft = -(log[at[:, None], self._numbers] * bell.softmax(-1)).sum(-1)
         losses = exact.index_put((at,), soft)
-        return (losses * packed.weights).sum() / packed.weights.sum().clamp(min=1e-9)
+        weights = torch.where(number >= 0, _NUMBER_WEIGHT * packed.weights, packed.weights)
+        return (losses * weights).sum() / weights.sum().clamp(min=1e-9)
 
     def levels(self, logits: Tensor, packed: Packed) -> Tensor:
         """Cross-entropy of the level words against their soft targets, over the vocabulary."""

@@ -7,6 +7,7 @@ position right behind the picture, and knows nothing of the other questions.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 import numpy as np
@@ -18,7 +19,7 @@ from export.student.architecture import HEAD_DIM, MROPE_SECTION, ROPE_THETA
 from export.supervision.example import Example
 from idetex_edge.positions import mrope_positions, mrope_rotary
 from idetex_edge.prompts import PromptSet
-from idetex_edge.vocabulary import BOX_SCALE, IM_END, IMAGE_PAD, LEVELS
+from idetex_edge.vocabulary import BOX_SCALE, BOX_START, IM_END, IMAGE_PAD, LEVELS
 
 TASK_WEIGHTS: Final = {
     "score": 3.0,
@@ -59,10 +60,12 @@ class Packed:
     """The prefix block, the question blocks, and what is learnt from them.
 
     Hidden states of all blocks, flattened and joined in order, are indexed by `rows` [A], whose
-    next tokens are `targets` [A] with `weights` [A]; `level_rows` [B] and `level_targets` [B, 5]
+    next tokens are `targets` [A] with `weights` [A]; `repeated` [A] marks the numbers of boxes that
+    stand in the question or earlier in the answer; `level_rows` [B] and `level_targets` [B, 5]
     are for the score task; `option_rows` [O] end the options of multiple-choice questions, of
-    which `option_right` [O] (0 or 1) are the answers. `image` is the slice of a prefix row that
-    the picture fills.
+    which `option_right` [O] (0 or 1) are the answers. `boxes` [K, 4] are all boxes of the answers,
+    in 0..1000, and `box_rows` [K, 4] the tokens that their numbers follow. `image` is the slice of
+    a prefix row that the picture fills, `grid` its (rows, columns) there.
     """
 
     blocks: tuple[Block, ...]
@@ -70,10 +73,14 @@ class Packed:
     rows: Tensor
     targets: Tensor
     weights: Tensor
+    repeated: Tensor
     level_rows: Tensor
     level_targets: Tensor
     option_rows: Tensor
     option_right: Tensor
+    boxes: Tensor
+    box_rows: Tensor
+    grid: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +91,10 @@ class _Segment:
     answer: list[int]
     weights: list[float]
     option_ends: list[int]
+
+
+_Placed = tuple[tuple[int, ...], list[int]]
+"""A box's four numbers, and where they stand."""
 
 
 class Packer:
@@ -106,6 +117,8 @@ class Packer:
         self._end = self.id_of(IM_END)
         self.level_ids = torch.tensor([self.id_of(f"\u0120{level}") for level in LEVELS])
         self.number_ids = torch.tensor([self.id_of(str(n)) for n in range(BOX_SCALE + 1)])
+        self._numbers = {token: n for n, token in enumerate(self.number_ids.tolist())}
+        self._box_start = self.id_of(BOX_START)
 
     def id_of(self, token: str) -> int:
         """The id of a token that must exist."""
@@ -138,6 +151,15 @@ class Packer:
             if len(tail.ids) + len(answer.ids) <= LENGTHS[-1]
         ]
 
+    def _boxes(self, tokens: Sequence[int]) -> list[_Placed]:
+        """The boxes of a text's tokens."""
+        found: list[_Placed] = []
+        for start in (i for i, token in enumerate(tokens) if token == self._box_start):
+            numbers = (i for i in range(start, len(tokens)) if tokens[i] in self._numbers)
+            places = list(islice(numbers, 4))
+            found.append((tuple(self._numbers[tokens[i]] for i in places), places))
+        return found
+
     def pack(self, examples: Sequence[Sequence[Example]], rows: int, columns: int) -> Packed:
         """Pack each picture's examples; pictures are rows x columns merged tokens."""
         head = self._encode([self._prompts["score"].head(columns, rows)])[0]
@@ -148,9 +170,10 @@ class Packer:
         blocks = [_block(np.tile(prefix, (len(examples), 1)), positions, None)]
         segments = self._segments(examples)
         at = blocks[0].ids.numel()
-        learnt: list[tuple[int, int, float]] = []
+        learnt: list[tuple[int, int, float, bool]] = []
         levels: list[tuple[int, tuple[float, ...]]] = []
         options: list[tuple[int, bool]] = []
+        boxes: list[_Placed] = []
         shorter = 0
         for length in LENGTHS:
             fitting = [s for s in segments if shorter < len(s.tail) + len(s.answer) - 1 <= length]
@@ -171,23 +194,43 @@ class Packer:
                 if segment.example.levels is not None:
                     levels.append((first, segment.example.levels))
                     continue
+                told = self._boxes(segment.answer)
+                boxes += [(box, [first + i for i in places]) for box, places in told]
+                repeated = _said_again(self._boxes(segment.tail), told)
                 weighed = zip(segment.answer, segment.weights, strict=True)
-                learnt += [(first + i, token, weight) for i, (token, weight) in enumerate(weighed)]
+                learnt += [
+                    (first + i, token, weight, i in repeated)
+                    for i, (token, weight) in enumerate(weighed)
+                ]
             line = np.broadcast_to(after + np.arange(length), (3, length))
             blocks.append(_block(ids, np.ascontiguousarray(line), torch.from_numpy(owner)))
             at += ids.size
-        where, targets, weights = zip(*learnt, strict=True) if learnt else ((), (), ())
+        where, targets, weights, again = zip(*learnt, strict=True) if learnt else ((), (), (), ())
         return Packed(
             blocks=tuple(blocks),
             image=slice(len(head), len(prefix)),
             rows=torch.tensor(where, dtype=torch.long),
             targets=torch.tensor(targets, dtype=torch.long),
             weights=torch.tensor(weights),
+            repeated=torch.tensor(again, dtype=torch.bool),
             level_rows=torch.tensor([row for row, _ in levels], dtype=torch.long),
             level_targets=torch.tensor([target for _, target in levels]).view(-1, len(LEVELS)),
             option_rows=torch.tensor([row for row, _ in options], dtype=torch.long),
             option_right=torch.tensor([right for _, right in options], dtype=torch.float32),
+            boxes=torch.tensor([box for box, _ in boxes]).view(-1, 4),
+            box_rows=torch.tensor([places for _, places in boxes]).view(-1, 4),
+            grid=(rows, columns),
         )
+
+
+def _said_again(asked: Sequence[_Placed], told: Sequence[_Placed]) -> set[int]:
+    """Where the numbers of an answer's boxes stand that were in the question or told before."""
+    known = {box for box, _ in asked}
+    again: set[int] = set()
+    for box, places in told:
+        again.update(places if box in known else ())
+        known.add(box)
+    return again
 
 
 def _answer_weights(

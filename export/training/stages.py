@@ -29,12 +29,15 @@ from export.training.packing import TASK_WEIGHTS, Packed, Packer
 from export.training.student import Sight, Student
 from idetex_edge.prompts import PromptSet
 
+_OPENING_SHARE: Final = 0.3
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:
     """One of the two stages: `name` is its files', `pixels` the budget of a step's batch.
 
     `sees`: whether the features are the tower's; it learns itself every `tower_every` steps.
+    `opening`: what is asked in the first `_OPENING_SHARE` of the time.
     """
 
     name: str
@@ -43,9 +46,10 @@ class Stage:
     rate: float
     mixture: Mixture
     tower_every: int = 1
+    opening: Mixture | None = None
 
 
-READING: Final = Stage("reading", False, 450_000, 1.5e-3, mixture.READING)
+READING: Final = Stage("reading", False, 450_000, 1.5e-3, mixture.READING, opening=mixture.PLACES)
 LANGUAGE: Final = Stage("model", True, 300_000, 5e-4, mixture.EVERYTHING, tower_every=2)
 
 
@@ -83,10 +87,14 @@ def pack_cells(packer: Packer, examples: Sequence[Sequence[Example]], pixels: Te
     return packer.pack(examples, height // CELL, width // CELL)
 
 
-def mixed(stage: Stage, recipe: Recipe) -> tuple[Mixture, Mapping[str, float]]:
-    """How often each task is asked, and what a token of its answer weighs."""
+def mixed(stage: Stage, recipe: Recipe, share: float = 1.0) -> tuple[Mixture, Mapping[str, float]]:
+    """How often each task is asked, and what a token of its answer weighs.
+
+    share: how much of the stage's time is spent, 0..1.
+    """
     weighed = "mixing" in recipe
-    tasks = stage.mixture if weighed else EVEN
+    opening = stage.opening if share < _OPENING_SHARE else None
+    tasks = opening or stage.mixture if weighed else EVEN
     weights = TASK_WEIGHTS if weighed else dict.fromkeys(TASK_WEIGHTS, 1.0)
     return tasks if "shortening" in recipe else without_brief(tasks), weights
 

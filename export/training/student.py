@@ -11,21 +11,28 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from export.student.architecture import PRESETS, configure, create, weights_under
 from export.student.growing import weights_for
 from export.student.tokenizer import special_ids
-from export.training.batched_language import hidden_states
+from export.training.batched_language import Trace, trace
 from export.training.batched_vision import encode
 from export.training.course import averaged_weights
 from export.training.evidence import ABSENT, EVIDENCE, GRADES, PRESENT, evidence_head
 from export.training.packing import Packed
+from export.training.pointing import place_head
 from idetex_edge.vocabulary import DISTORTIONS, SEVERITIES
 
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """Logits of packed questions: answers [A, vocabulary], levels [B, vocabulary], options [O]."""
+    """What is made of packed questions.
+
+    Logits: answers [A, vocabulary], levels [B, vocabulary], options [O]; `places`
+    [B, cells, 2], where each cell is taken to lie; and the pass's `trace`.
+    """
 
     answers: Tensor
     levels: Tensor
     options: Tensor
+    places: Tensor
+    trace: Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +50,8 @@ class Sight:
 
 def read_packed(
     model: Qwen2_5_VLForConditionalGeneration, features: Tensor, packed: Packed
-) -> tuple[Tensor, Tensor]:
-    """Hidden states [T, width] of packed questions, last and middle (see `hidden_states`)."""
+) -> Trace:
+    """Pass over packed questions about pictures with image features [B, cells, width]."""
     text = model.model.language_model
     embedded = [text.embed_tokens(block.ids) for block in packed.blocks]
     before, image, after = (
@@ -54,7 +61,7 @@ def read_packed(
     )
     embedded[0] = torch.cat((before, image, after), dim=1)
     joined = torch.cat([part.flatten(0, 1) for part in embedded])
-    return hidden_states(text, joined, packed.blocks)
+    return trace(text, joined, packed.blocks)
 
 
 class Student(nn.Module):
@@ -66,7 +73,8 @@ class Student(nn.Module):
     All three are linear: `fold` takes them into the patch merger's last layer.
     `option_head` tells from a middle layer, at the end of each option of a multiple-choice
     question, whether it is the answer: what the letter has to be read from. Without it, letters
-    stay at chance for thousands of steps. `imitate`, where there is a teacher, maps what the tower
+    stay at chance for thousands of steps. `place_head` tells from an early layer where a cell lies
+    (`pointing.py`). `imitate`, where there is a teacher, maps what the tower
     sees to what the teacher's tower does.
     """
 
@@ -83,6 +91,7 @@ class Student(nn.Module):
         self.option_head = nn.Sequential(
             nn.LayerNorm(sizes.text_width), nn.Linear(sizes.text_width, 1)
         )
+        self.place_head = place_head(sizes.text_width)
         self.imitate = nn.Linear(sizes.text_width, teacher_width) if teacher_width else None
 
     def see(self, pixels: Tensor, tower_learns: bool = True) -> Sight:
@@ -94,11 +103,15 @@ class Student(nn.Module):
 
     def forward(self, features: Tensor, packed: Packed) -> Outputs:
         """Read packed questions about pictures with image features [B, cells, width]."""
-        hidden, middle = read_packed(self.model, features, packed)
+        passed = read_packed(self.model, features, packed)
+        prefixes = packed.blocks[0].ids
+        early = passed.early[: prefixes.numel()].unflatten(0, tuple(prefixes.shape))
         return Outputs(
-            answers=self.model.lm_head(hidden[packed.rows]),
-            levels=self.model.lm_head(hidden[packed.level_rows]),
-            options=self.option_head(middle[packed.option_rows])[:, 0],
+            answers=self.model.lm_head(passed.last[packed.rows]),
+            levels=self.model.lm_head(passed.last[packed.level_rows]),
+            options=self.option_head(passed.middle[packed.option_rows])[:, 0],
+            places=self.place_head(early[:, packed.image]),
+            trace=passed,
         )
 
     def load_checkpoint(self, folder: Path, tokenizer: Tokenizer) -> None:

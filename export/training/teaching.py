@@ -71,7 +71,7 @@ class Teacher(TowerTeacher):
     def __call__(self, pixels: Tensor, packed: Packed) -> Taught:
         """Answer packed questions about normalised pixels [B, 3, H, W]."""
         seen = self.see(pixels)
-        hidden, _ = read_packed(self.model, seen, packed)
+        hidden = read_packed(self.model, seen, packed).last
         head = self.model.lm_head
         return Taught(head(hidden[packed.rows]), head(hidden[packed.level_rows]), seen)
 
