@@ -177,8 +177,8 @@ def _box_precisions(benchmark: Benchmark, seen: Mapping[str, Seen]) -> Mapping[s
 
 def _print(title: str, heading: str, rows: Mapping[str, tuple[str, ...]]) -> None:
     table = Table(title=title, title_justify="left")
-    for name in heading.split():
-        table.add_column(name)
+    for number, name in enumerate(heading.split()):
+        table.add_column(name, justify="right" if number else "left")
     for row, values in rows.items():
         table.add_row(row, *values)
     Console().print(table)

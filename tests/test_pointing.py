@@ -30,11 +30,12 @@ def test_edges_are_the_outermost_cells_inside_a_box() -> None:
     assert _drawn(bottom) == [".....", ".....", ".....", ".###."]
 
 
-def test_edges_go_by_most_of_a_cell() -> None:
+def test_a_cell_that_is_hardly_touched_is_not_inside() -> None:
     (cells,) = edge_cells(torch.tensor([[190, 240, 810, 760]]), 4, 5)
     assert _drawn(cells[0] | cells[1] | cells[2] | cells[3]) == [".....", ".###.", ".###.", "....."]
-    (thin,) = edge_cells(torch.tensor([[401, 0, 420, 1000]]), 4, 5)
-    assert _drawn(thin[0]) == _drawn(thin[2]) == ["..#..", "..#..", "..#..", "..#.."]
+    for thin in ([401, 0, 420, 1000], [555, 0, 585, 1000]):
+        (cells,) = edge_cells(torch.tensor([thin]), 4, 5)
+        assert _drawn(cells[0]) == _drawn(cells[2]) == ["..#..", "..#..", "..#..", "..#.."]
 
 
 def test_places_are_the_centres_of_cells_in_raster_order() -> None:
@@ -61,10 +62,14 @@ def test_boxes_are_packed_with_the_tokens_that_their_numbers_follow(
 ) -> None:
     assert packed.boxes.tolist() == [[300, 300, 300, 900], [200, 250, 800, 1000]]
     ids = torch.cat([block.ids.flatten() for block in packed.blocks])
-    for box, rows in zip(packed.boxes.tolist(), packed.box_rows, strict=True):
-        numbers = [small_tokenizer.decode([int(ids[row + 1])]) for row in rows[:3]]
-        assert numbers == [str(edge) for edge in box[:3]]
-        assert int(ids[rows[3]]) != int(ids[rows[3] + 1])
+    followed = [
+        [int(small_tokenizer.decode([int(ids[row + 1])])) for row in rows[:3]]
+        for rows in packed.box_rows.tolist()
+    ]
+    assert followed == [box[:3] for box in packed.boxes.tolist()]
+    position = {int(row): number for number, row in enumerate(packed.rows)}
+    last = [int(packed.targets[position[int(row)]]) for row in packed.box_rows[:, 3]]
+    assert [int(small_tokenizer.decode([token])) for token in last] == [900, 1000]
 
 
 def _trace(packed: Packed, favourite: Tensor) -> Trace:
@@ -104,6 +109,9 @@ def test_an_answer_without_boxes_points_nowhere(
 ) -> None:
     none = Packer(small_tokenizer, nano_prompts).pack([[Example("grounding", "fine")]], 4, 5)
     assert none.boxes.shape == none.box_rows.shape == (0, 4)
+    logits = torch.zeros(len(none.targets), small_tokenizer.get_vocab_size())
+    guessed, truth = told_boxes(logits, none, torch.arange(1001))
+    assert guessed.shape == truth.shape == (0, 4)
     assert float(pointing_loss(_trace(none, torch.zeros(20)), none)) == 0.0
 
 
@@ -129,12 +137,18 @@ def test_boxes_that_a_model_finds_are_counted_but_for_repeated_ones(
 def test_overlaps_are_those_of_the_runtime() -> None:
     ours = torch.randint(0, 1001, (200, 4), generator=torch.Generator().manual_seed(1))
     theirs = torch.randint(0, 1001, (200, 4), generator=torch.Generator().manual_seed(2))
-    ours, theirs = (torch.cat((b[:, :2].sort(0)[0], b[:, 2:]), 1) for b in (ours, theirs))
+    ours, theirs = (b.view(-1, 2, 2).sort(1)[0].flatten(1) for b in (ours, theirs))
     expected = [
-        overlap(tuple(a), tuple(b))
+        overlap((a[0], a[1], a[2], a[3]), (b[0], b[1], b[2], b[3]))
         for a, b in zip(ours.tolist(), theirs.tolist(), strict=True)
-        if a[0] < a[2] and a[1] < a[3] and b[0] < b[2] and b[1] < b[3]
     ]
-    sound = (ours[:, 2:] > ours[:, :2]).all(1) & (theirs[:, 2:] > theirs[:, :2]).all(1)
-    assert len(expected) > 10
-    assert overlaps(ours[sound], theirs[sound]).tolist() == pytest.approx(expected)
+    assert sum(share > 0 for share in expected) > 50
+    assert overlaps(ours, theirs).tolist() == pytest.approx(expected)
+
+
+def test_what_has_not_four_numbers_is_no_box(
+    small_tokenizer: Tokenizer, nano_prompts: PromptSet
+) -> None:
+    broken = "<|box_start|>(1,2)<|box_end|> 3, 4 <|box_start|>(5,"
+    packed = Packer(small_tokenizer, nano_prompts).pack([[Example("grounding", broken)]], 4, 5)
+    assert packed.boxes.shape == packed.box_rows.shape == (0, 4)

@@ -15,13 +15,13 @@ from export.pool.photos import clean_photos, list_photos
 from export.pool.shards import Shard, crop_to, write_shard
 from export.recipe import PARTS, Recipe, recipe_without
 from export.supervision import choices
-from export.supervision.mixture import EVERYTHING, without_brief
+from export.supervision.mixture import BOXES, EVERYTHING, without_brief
 from export.supervision.wording import FirstWords
 from export.training.ablation import ablate, markdown, parts_of
 from export.training.batches import Batches
 from export.training.evidence import ABSENT, PRESENT, told
 from export.training.packing import TASK_WEIGHTS
-from export.training.stages import READING, asked_of, mixed
+from export.training.stages import LANGUAGE, READING, asked_of, tasks_of, weights_of
 from idetex_edge.errors import ExportError
 from idetex_edge.prompts import PromptSet
 
@@ -82,9 +82,13 @@ def test_rephrasing() -> None:
 
 
 def test_mixing_and_shortening() -> None:
-    assert mixed(READING, Recipe()) == (READING.mixture, TASK_WEIGHTS)
-    tasks, weights = mixed(READING, recipe_without(["mixing", "shortening"]))
-    assert set(weights.values()) == {1.0}
+    assert weights_of(Recipe()) == TASK_WEIGHTS
+    assert tasks_of(READING, Recipe(), 0.9) == READING.mixture
+    assert tasks_of(READING, Recipe(), 0.1) == BOXES
+    assert tasks_of(LANGUAGE, Recipe(), 0.1) == EVERYTHING
+    without = recipe_without(["mixing", "shortening"])
+    assert set(weights_of(without).values()) == {1.0}
+    tasks = tasks_of(READING, without, 0.1)
     assert {task: times for task, times in tasks.items() if times != 1} == {"brief": 0.0}
     assert without_brief(EVERYTHING) == {**EVERYTHING, "brief": 0.0}
 

@@ -1,5 +1,6 @@
 """What a teacher of the same vocabulary teaches."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from export.supervision.examples import score_example
 from export.training.batches import Batches
 from export.training.checkpoint import write_checkpoint
 from export.training.packing import Packer
-from export.training.student import Outputs, Student
+from export.training.student import Student
 from export.training.teaching import Teacher, lessons
 from idetex_edge.errors import ExportError
 from idetex_edge.prompts import PromptSet
@@ -51,9 +52,8 @@ def test_a_student_nears_its_teacher(
         optimiser.step()
         sight = learner.see(batch.pixels)
     assert all(history[-1][name] < 0.7 * history[0][name] for name in ("logits", "features"))
-    same = lessons(
-        learner, sight, Outputs(taught.answers, taught.levels, packed.weights), taught, packed
-    )
+    said = replace(learner(sight.features, packed), answers=taught.answers, levels=taught.levels)
+    same = lessons(learner, sight, said, taught, packed)
     assert float(same["logits"]) == pytest.approx(0.0, abs=1e-5)
 
 

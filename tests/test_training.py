@@ -14,6 +14,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from export.pool.photos import list_photos
 from export.pool.shards import write_shard
+from export.recipe import recipe_without
 from export.supervision.examples import score_example
 from export.supervision.labelled import Labelled
 from export.training import team
@@ -25,6 +26,7 @@ from export.training.optimiser import Optimiser
 from export.training.stages import LANGUAGE, READING, Material
 from export.training.student import Student
 from export.training.vision_stage import train_vision
+from idetex_edge.errors import ExportError
 from idetex_edge.prompts import PromptSet
 
 
@@ -100,6 +102,23 @@ def test_a_run_makes_a_loadable_checkpoint(trained: Trained) -> None:
     assert torch.equal(dict(model.named_parameters())[name], averaged[f"model.{name}"])
     prompts = json.loads((trained.checkpoint / "prompts.json").read_text())
     assert PromptSet.from_dict(prompts) == trained.material.prompts
+
+
+def test_pointing_is_a_part_that_can_be_left_out(trained: Trained, tmp_path: Path) -> None:
+    (first, *_) = _lines(trained.run / "reading.jsonl")
+    assert {"places", "pointing"} <= set(first)
+    recipe = recipe_without(["pointing"])
+    train_language(READING, "nano", trained.material, tmp_path, _MOMENT, recipe=recipe)
+    (line,) = _lines(tmp_path / "reading.jsonl")
+    assert not {"places", "pointing"} & set(line)
+
+
+def test_a_reading_of_another_version_is_refused(trained: Trained, tmp_path: Path) -> None:
+    weights = _tensors(trained.run / "reading.pt", "average")
+    old = {name: tensor for name, tensor in weights.items() if "place_head" not in name}
+    torch.save({"average": {"weights": old}}, tmp_path / "reading.pt")
+    with pytest.raises(ExportError, match=r"other heads.*new run folder"):
+        train_language(LANGUAGE, "nano", trained.material, tmp_path, _MOMENT)
 
 
 def test_a_teacher_teaches_tower_and_answers(trained: Trained, tmp_path: Path) -> None:

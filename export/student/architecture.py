@@ -122,16 +122,18 @@ def weights_under(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tenso
 
 
 def trained_model(folder: Path) -> Qwen2_5_VLForConditionalGeneration:
-    """The model of a checkpoint folder of ours, in float32.
+    """The model of a checkpoint folder, in float32."""
+    return Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
 
-    Raises ExportError when it turns positions by another base than ours: it would mean nothing
-    under our rotary tables.
+
+def require_rotary_base(folder: Path) -> None:
+    """Raise ExportError when a checkpoint's language model turns positions by another base.
+
+    Under our rotary tables it would say nothing.
     """
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-    text: Any = model.config.text_config
+    text: Any = Qwen2_5_VLConfig.from_pretrained(folder).text_config
     if (base := text.rope_parameters["rope_theta"]) != ROPE_THETA:
         raise ExportError(
-            f"{folder} was trained with rope_theta {base:g}, our presets have {ROPE_THETA:g}; "
-            "train from nothing, or start with a checkpoint that this version made"
+            f"the language model of {folder} was trained with rope_theta {base:g}, those of our "
+            f"presets with {ROPE_THETA:g}; give a checkpoint that this version made"
         )
-    return model

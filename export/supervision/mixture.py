@@ -9,7 +9,7 @@ from idetex_edge.prompts import TASKS
 Mixture = Mapping[str, float]
 """Expected number of questions about one picture, by task (see `idetex_edge.prompts.TASKS`)."""
 
-PLACES: Final[Mixture] = {"locate": 7, "grounding": 1.5, "region": 0.5}
+BOXES: Final[Mixture] = {"locate": 7, "grounding": 1.5, "region": 0.5}
 """Boxes alone, and many: to find edges is learnt before there is any use for it."""
 
 READING: Final[Mixture] = {

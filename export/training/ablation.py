@@ -17,11 +17,11 @@ from idetex_edge.errors import ExportError
 from idetex_edge.prompts import PromptSet
 from idetex_edge.vocabulary import DISTORTIONS
 
-_QUESTIONS: Final = ("mirroring", "redrawing", "rephrasing", "shortening", "mixing", "pointing")
+_COMMON: Final = ("mirroring", "redrawing", "rephrasing", "shortening", "mixing", "pointing")
 PARTS_OF: Final[Mapping[str, Sequence[str]]] = {
     "vision": ("mirroring", "teaching"),
-    "reading": (*_QUESTIONS, "doubt"),
-    "language": (*_QUESTIONS, "photographs", "evidence", "teaching"),
+    "reading": (*_COMMON, "doubt"),
+    "language": (*_COMMON, "photographs", "evidence", "teaching"),
 }
 """The parts that each stage has, but for those that make the pool."""
 

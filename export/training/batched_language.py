@@ -19,7 +19,7 @@ _EARLY: Final = 1 / 3
 """How deep the layer is that knows where in the picture it is: what looks there comes after it."""
 
 _POINTING: Final = 1 / 2
-"""How deep the layer is of which attention is traced."""
+"""How much of the depth lies before the layer of which attention is traced."""
 
 _MIDDLE: Final = 2 / 3
 """How deep the middle layer is: deep enough to see, with layers left to act on what is seen."""
@@ -30,8 +30,8 @@ class Trace:
     """What a pass over packed blocks leaves behind.
 
     Hidden states [T, width] of all blocks' tokens, flattened and joined: the last, normalised, and
-    those behind a middle and an early layer. Of one layer between those, each block's scaled and
-    rotated queries [N, heads, L, D] and its keys [N, KV heads, P + L, D], the prefix's in front.
+    those behind a middle and an early layer. Of one layer behind the early one, each block's scaled
+    and rotated queries [N, heads, L, D] and its keys [N, KV heads, P + L, D], the prefix's first.
     """
 
     last: Tensor

@@ -29,14 +29,13 @@ def told_boxes(logits: Tensor, packed: Packed, number_ids: Tensor) -> tuple[Tens
 
     logits: [A, vocabulary] of the packed answers; number_ids: the tokens of 0..1000.
     """
-    order = packed.rows.argsort()
-    at = order[torch.searchsorted(packed.rows[order], packed.box_rows)]
+    at = torch.searchsorted(packed.rows, packed.box_rows)
     new = ~packed.repeated[at].all(1)
     return logits[at[new]][..., number_ids].argmax(-1), packed.boxes[new]
 
 
 def overlaps(ours: Tensor, theirs: Tensor) -> Tensor:
-    """Intersection over union [K] of boxes [K, 4]; 0 where both are empty."""
+    """Intersection over union [K] of boxes [K, 4]; 0 where one is empty."""
     low, high = torch.maximum(ours, theirs)[:, :2], torch.minimum(ours, theirs)[:, 2:]
     shared = (high - low).clamp(min=0).prod(1)
     areas = [(box[:, 2:] - box[:, :2]).clamp(min=0).prod(1) for box in (ours, theirs)]
@@ -71,7 +70,7 @@ def check(
         totals["choice"] += float((best == packed.targets[letter]).sum())
         choices += float(letter.sum())
         guessed, truth = told_boxes(logits, packed, packer.number_ids)
-        totals["box"] += float((overlaps(guessed, truth) > _FOUND).sum())
+        totals["box"] += float((overlaps(guessed, truth) >= _FOUND).sum())
         boxes += len(truth)
     totals["token"] /= tokens
     totals["choice"] /= choices

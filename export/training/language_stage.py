@@ -12,14 +12,23 @@ from export.recipe import WHOLE, Recipe
 from export.supervision.example import Example
 from export.training.batches import Batch, Batches
 from export.training.checking import agreement, check
-from export.training.course import Course, averaged_weights
+from export.training.course import Course
 from export.training.evidence import evidence_loss, grade_targets, looks_of
 from export.training.losses import Losses
 from export.training.optimiser import Optimiser
 from export.training.packing import Packer
 from export.training.pointing import place_loss, pointing_loss
 from export.training.real import RealBatches
-from export.training.stages import READING, Material, Stage, asked_of, look, mixed, pack_cells
+from export.training.stages import (
+    READING,
+    Material,
+    Stage,
+    asked_of,
+    look,
+    pack_cells,
+    tasks_of,
+    weights_of,
+)
 from export.training.student import Student
 from export.training.teaching import Teacher, lessons
 from export.training.team import average_gradients, rank
@@ -127,8 +136,7 @@ def train_language(
     taught_by = taught_by if stage.sees and "teaching" in recipe else None
     teacher = Teacher(taught_by, tokenizer) if taught_by else None
     student = Student(preset, tokenizer, teacher.width if teacher else 0)
-    _, weights = mixed(stage, recipe)
-    packer = Packer(tokenizer, material.prompts, weights)
+    packer = Packer(tokenizer, material.prompts, weights_of(recipe))
     losses = Losses(packer, tokenizer.get_vocab_size())
     lesson = _Lesson(student, stage, packer, losses, teacher, recipe)
     optimiser = _optimiser(student, stage)
@@ -136,8 +144,7 @@ def train_language(
 
     def begin() -> None:
         if stage.sees:
-            read = averaged_weights(run / f"{READING.name}.pt")
-            student.load_state_dict(read, strict=teacher is None)
+            student.take_reading(run / f"{READING.name}.pt")
             student.take_tower(run / "vision.pt")
         elif start:
             student.load_checkpoint(start, tokenizer)
@@ -156,7 +163,7 @@ def train_language(
     found = RealBatches(real, _REAL_BATCH, rank())
     mirrors = "mirroring" in recipe
     for batch in Batches(material.pool, stage.pixels, rank(), course.step, mirrors):
-        tasks, _ = mixed(stage, recipe, course.share)
+        tasks = tasks_of(stage, recipe, 1.0 if start else course.share)
         asked = asked_of(batch, f"{rank()} {course.step}", tasks, recipe)
         tower_learns = stage.sees and course.step % stage.tower_every == 0
         parts = lesson.of_spoiled(batch, asked, course.step, tower_learns)

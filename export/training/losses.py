@@ -10,8 +10,6 @@ from export.training.packing import Packed, Packer
 from export.training.student import Outputs
 
 _NUMBER_SPREAD: Final = 12.0
-_NUMBER_WEIGHT: Final = 3.0
-"""What a number's loss weighs beside that of the words around it, which are soon known."""
 
 
 class Losses:
@@ -47,8 +45,7 @@ class Losses:
         bell = -((grid - number[at][:, None]) ** 2) / (2 * _NUMBER_SPREAD**2)
         soft = -(log[at[:, None], self._numbers] * bell.softmax(-1)).sum(-1)
         losses = exact.index_put((at,), soft)
-        weights = torch.where(number >= 0, _NUMBER_WEIGHT * packed.weights, packed.weights)
-        return (losses * weights).sum() / weights.sum().clamp(min=1e-9)
+        return (losses * packed.weights).sum() / packed.weights.sum().clamp(min=1e-9)
 
     def levels(self, logits: Tensor, packed: Packed) -> Tensor:
         """Cross-entropy of the level words against their soft targets, over the vocabulary."""

@@ -7,7 +7,7 @@ position right behind the picture, and knows nothing of the other questions.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import takewhile
 from typing import Final
 
 import numpy as np
@@ -19,7 +19,7 @@ from export.student.architecture import HEAD_DIM, MROPE_SECTION, ROPE_THETA
 from export.supervision.example import Example
 from idetex_edge.positions import mrope_positions, mrope_rotary
 from idetex_edge.prompts import PromptSet
-from idetex_edge.vocabulary import BOX_SCALE, BOX_START, IM_END, IMAGE_PAD, LEVELS
+from idetex_edge.vocabulary import BOX_END, BOX_SCALE, BOX_START, IM_END, IMAGE_PAD, LEVELS
 
 TASK_WEIGHTS: Final = {
     "score": 3.0,
@@ -33,6 +33,9 @@ TASK_WEIGHTS: Final = {
     "brief": 0.3,
 }
 """What a token of each task's answer weighs in the loss."""
+
+NUMBER_WEIGHT: Final = 3.0
+"""What the numbers of boxes weigh besides: the words around them are soon known."""
 
 STOP_WEIGHT: Final = 0.4
 """What saying that nothing more is wrong weighs besides, so that a model does not say it as soon as
@@ -118,7 +121,7 @@ class Packer:
         self.level_ids = torch.tensor([self.id_of(f"\u0120{level}") for level in LEVELS])
         self.number_ids = torch.tensor([self.id_of(str(n)) for n in range(BOX_SCALE + 1)])
         self._numbers = {token: n for n, token in enumerate(self.number_ids.tolist())}
-        self._box_start = self.id_of(BOX_START)
+        self._box_start, self._box_end = self.id_of(BOX_START), self.id_of(BOX_END)
 
     def id_of(self, token: str) -> int:
         """The id of a token that must exist."""
@@ -151,13 +154,17 @@ class Packer:
             if len(tail.ids) + len(answer.ids) <= LENGTHS[-1]
         ]
 
+    def _factor(self, token: int) -> float:
+        return NUMBER_WEIGHT if token in self._numbers else 1.0
+
     def _boxes(self, tokens: Sequence[int]) -> list[_Placed]:
-        """The boxes of a text's tokens."""
+        """The boxes of a text's tokens; one that has not four numbers is none."""
         found: list[_Placed] = []
         for start in (i for i, token in enumerate(tokens) if token == self._box_start):
-            numbers = (i for i in range(start, len(tokens)) if tokens[i] in self._numbers)
-            places = list(islice(numbers, 4))
-            found.append((tuple(self._numbers[tokens[i]] for i in places), places))
+            inside = takewhile(lambda i: tokens[i] != self._box_end, range(start, len(tokens)))
+            places = [i for i in inside if tokens[i] in self._numbers]
+            if len(places) == 4:
+                found.append((tuple(self._numbers[tokens[i]] for i in places), places))
         return found
 
     def pack(self, examples: Sequence[Sequence[Example]], rows: int, columns: int) -> Packed:
@@ -199,7 +206,7 @@ class Packer:
                 repeated = _said_again(self._boxes(segment.tail), told)
                 weighed = zip(segment.answer, segment.weights, strict=True)
                 learnt += [
-                    (first + i, token, weight, i in repeated)
+                    (first + i, token, weight * self._factor(token), i in repeated)
                     for i, (token, weight) in enumerate(weighed)
                 ]
             line = np.broadcast_to(after + np.arange(length), (3, length))
@@ -217,8 +224,8 @@ class Packer:
             level_targets=torch.tensor([target for _, target in levels]).view(-1, len(LEVELS)),
             option_rows=torch.tensor([row for row, _ in options], dtype=torch.long),
             option_right=torch.tensor([right for _, right in options], dtype=torch.float32),
-            boxes=torch.tensor([box for box, _ in boxes]).view(-1, 4),
-            box_rows=torch.tensor([places for _, places in boxes]).view(-1, 4),
+            boxes=torch.tensor([box for box, _ in boxes], dtype=torch.long).view(-1, 4),
+            box_rows=torch.tensor([at for _, at in boxes], dtype=torch.long).view(-1, 4),
             grid=(rows, columns),
         )
 

@@ -19,12 +19,15 @@ from export.training.packing import Packed
 from idetex_edge.vocabulary import BOX_SCALE
 
 _TOLERANCE: Final = 0.1
+"""A cell's place is right to within so much of half a picture: the loss is square below it."""
+
 _SLACK: Final = 0.3
 """How far, in cells, an edge may reach into a cell that is not counted as inside."""
 
 _HEAD: Final = 0
-_FAR: Final = -1e4
-_MOST: Final = 12.0
+"""The head that points; the others of its layer are free."""
+
+_UNSEEN: Final = -1e4
 
 
 def place_head(width: int) -> nn.Module:
@@ -45,10 +48,12 @@ def edge_cells(boxes: Tensor, rows: int, columns: int) -> Tensor:
     Boxes are (x1, y1, x2, y2) in 0..1000, none of them empty.
     """
 
-    def span(low: Tensor, high: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        first = (low * count / BOX_SCALE + _SLACK).floor().clamp(0, count - 1)
-        last = ((high * count / BOX_SCALE - _SLACK).ceil() - 1).clamp(0, count - 1)
-        return first[:, None, None], torch.maximum(first, last)[:, None, None]
+    def span(low: Tensor, high: Tensor, count: int) -> tuple[Tensor, ...]:
+        first = (low * count / BOX_SCALE + _SLACK).floor()
+        last = (high * count / BOX_SCALE - _SLACK).ceil() - 1
+        middle = ((low + high) / 2 * count / BOX_SCALE).floor().clamp(0, count - 1)
+        thin = last < first
+        return tuple(torch.where(thin, middle, edge)[:, None, None] for edge in (first, last))
 
     x1, y1, x2, y2 = boxes.float().unbind(1)
     left, right = span(x1, x2, columns)
@@ -80,7 +85,7 @@ def pointing_loss(attended: Trace, packed: Packed) -> Tensor:
         past = key.shape[2] - length
         logits = (key[row, _HEAD] @ query[row, _HEAD, at][..., None])[..., 0].float()
         later = torch.arange(past + length) > (past + at)[:, None]
-        logits = logits.masked_fill(later, _FAR)
-        along = logits[:, packed.image].masked_fill(~cells[here], _FAR)
+        logits = logits.masked_fill(later, _UNSEEN)
+        along = logits[:, packed.image].masked_fill(~cells[here], _UNSEEN)
         missed.append(logits.logsumexp(-1) - along.logsumexp(-1))
-    return torch.cat(missed).clamp(max=_MOST).mean() if missed else torch.zeros(())
+    return torch.cat(missed).mean() if missed else torch.zeros(())

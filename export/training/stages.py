@@ -37,7 +37,7 @@ class Stage:
     """One of the two stages: `name` is its files', `pixels` the budget of a step's batch.
 
     `sees`: whether the features are the tower's; it learns itself every `tower_every` steps.
-    `opening`: what is asked in the first `_OPENING_SHARE` of the time.
+    `opening`: what fresh weights are asked in the first `_OPENING_SHARE` of the time.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Stage:
     opening: Mixture | None = None
 
 
-READING: Final = Stage("reading", False, 450_000, 1.5e-3, mixture.READING, opening=mixture.PLACES)
+READING: Final = Stage("reading", False, 450_000, 1.5e-3, mixture.READING, opening=mixture.BOXES)
 LANGUAGE: Final = Stage("model", True, 300_000, 5e-4, mixture.EVERYTHING, tower_every=2)
 
 
@@ -87,16 +87,16 @@ def pack_cells(packer: Packer, examples: Sequence[Sequence[Example]], pixels: Te
     return packer.pack(examples, height // CELL, width // CELL)
 
 
-def mixed(stage: Stage, recipe: Recipe, share: float = 1.0) -> tuple[Mixture, Mapping[str, float]]:
-    """How often each task is asked, and what a token of its answer weighs.
-
-    share: how much of the stage's time is spent, 0..1.
-    """
-    weighed = "mixing" in recipe
+def tasks_of(stage: Stage, recipe: Recipe, share: float) -> Mixture:
+    """How often each task is asked when `share` (0..1) of the stage's time is spent."""
     opening = stage.opening if share < _OPENING_SHARE else None
-    tasks = opening or stage.mixture if weighed else EVEN
-    weights = TASK_WEIGHTS if weighed else dict.fromkeys(TASK_WEIGHTS, 1.0)
-    return tasks if "shortening" in recipe else without_brief(tasks), weights
+    tasks = (opening or stage.mixture) if "mixing" in recipe else EVEN
+    return tasks if "shortening" in recipe else without_brief(tasks)
+
+
+def weights_of(recipe: Recipe) -> Mapping[str, float]:
+    """What a token of each task's answer weighs."""
+    return TASK_WEIGHTS if "mixing" in recipe else dict.fromkeys(TASK_WEIGHTS, 1.0)
 
 
 def look(

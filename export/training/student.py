@@ -8,7 +8,13 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from export.student.architecture import PRESETS, configure, create, weights_under
+from export.student.architecture import (
+    PRESETS,
+    configure,
+    create,
+    require_rotary_base,
+    weights_under,
+)
 from export.student.growing import weights_for
 from export.student.tokenizer import special_ids
 from export.training.batched_language import Trace, trace
@@ -17,6 +23,7 @@ from export.training.course import averaged_weights
 from export.training.evidence import ABSENT, EVIDENCE, GRADES, PRESENT, evidence_head
 from export.training.packing import Packed
 from export.training.pointing import place_head
+from idetex_edge.errors import ExportError
 from idetex_edge.vocabulary import DISTORTIONS, SEVERITIES
 
 
@@ -74,8 +81,8 @@ class Student(nn.Module):
     `option_head` tells from a middle layer, at the end of each option of a multiple-choice
     question, whether it is the answer: what the letter has to be read from. Without it, letters
     stay at chance for thousands of steps. `place_head` tells from an early layer where a cell lies
-    (`pointing.py`). `imitate`, where there is a teacher, maps what the tower
-    sees to what the teacher's tower does.
+    (`pointing.py`). `imitate`, where there is a teacher, maps what the tower sees to what the
+    teacher's tower does.
     """
 
     def __init__(self, preset: str, tokenizer: Tokenizer, teacher_width: int = 0) -> None:
@@ -117,8 +124,10 @@ class Student(nn.Module):
     def load_checkpoint(self, folder: Path, tokenizer: Tokenizer) -> None:
         """Take the weights of a checkpoint folder, grown where it is of a smaller preset.
 
-        The heads, which it lacks, start afresh.
+        The heads, which it lacks, start afresh. Raises ExportError where the checkpoint is not one
+        of ours.
         """
+        require_rotary_base(folder)
         self.model.load_state_dict(weights_for(folder, self._sizes), strict=False)
         self.speak_in_words(tokenizer)
 
@@ -147,6 +156,18 @@ class Student(nn.Module):
         nn.init.normal_(weight, std=0.3 * float(words.std()))
         weight[:, :GRADES] += words
         self.testify.bias.copy_(-ABSENT * weight[:, :GRADES].sum(1))
+
+    def take_reading(self, reading: Path) -> None:
+        """Take the averaged weights of the reading stage (`reading.pt`).
+
+        Raises ExportError where they are of another version's student.
+        """
+        result = self.load_state_dict(averaged_weights(reading), strict=False)
+        missing = [name for name in result.missing_keys if not name.startswith("imitate.")]
+        if missing or result.unexpected_keys:
+            raise ExportError(
+                f"{reading} has other heads, it was made by another version; give a new run folder"
+            )
 
     def take_tower(self, vision: Path) -> None:
         """Take the averaged tower and head of the vision stage (`vision.pt`)."""

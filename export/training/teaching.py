@@ -15,7 +15,7 @@ import torch.nn.functional as nn_f
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from export.student.architecture import HEAD_DIM, trained_model
+from export.student.architecture import HEAD_DIM, require_rotary_base, trained_model
 from export.training.batched_vision import encode
 from export.training.packing import Packed
 from export.training.student import Outputs, Sight, Student, read_packed
@@ -49,7 +49,7 @@ class TowerTeacher:
 class Teacher(TowerTeacher):
     """A whole checkpoint of one of our presets, frozen.
 
-    Raises ExportError when its vocabulary is not the student's or its heads are not ours.
+    Raises ExportError when its vocabulary, its heads or its rotary base are not the student's.
     """
 
     def __init__(self, checkpoint: Path, tokenizer: Tokenizer) -> None:
@@ -61,6 +61,7 @@ class Teacher(TowerTeacher):
                 f"{checkpoint} has another vocabulary, so its logits say nothing to the student; "
                 "let it answer pictures (python -m export label) and train with --vida"
             )
+        require_rotary_base(checkpoint)
         super().__init__(checkpoint)
         text: Any = self.model.model.language_model
         size = int(text.layers[0].self_attn.head_dim)
