@@ -16,13 +16,14 @@ from idetex_edge.boxes import overlap, to_thousandths
 from idetex_edge.bundle import Bundle, open_bundle
 from idetex_edge.confidence import box_confidences
 from idetex_edge.decoding import Reply, finish, generate
+from idetex_edge.describing import read_description
 from idetex_edge.encoded import EncodedImage
 from idetex_edge.engines import AUTO, load_engine
 from idetex_edge.engines.protocol import Floats
 from idetex_edge.errors import EngineError
 from idetex_edge.hub import bundle_folder
 from idetex_edge.image import MAX_PIXELS, ImageSource
-from idetex_edge.parsing import parse_description, parse_grounding, plain_text
+from idetex_edge.parsing import parse_grounding, plain_text
 from idetex_edge.requests import (
     DESCRIPTION,
     GROUNDING,
@@ -253,7 +254,7 @@ class Assessor:
         ]
 
     def _read_description(self, reply: Reply, seen: EncodedImage) -> Description:
-        return parse_description(self._tokenizer.decode(reply.tokens)).placed(*seen.image.size)
+        return read_description(self._tokenizer.decode(reply.tokens), *seen.image.size)
 
     def _read_score(self, logits: Floats) -> Score:
         return Score.from_probabilities(_softmax(logits[list(self._tokenizer.level_ids)]))

@@ -84,14 +84,25 @@ def parse_description(text: str) -> Description:
     if verdicts := list(_QUALITY.finditer(text)):
         verdict = verdicts[-1]
         level = verdict[1].lower() if verdict[1].lower() in LEVELS else None
-        paragraphs = [line for line in text[: verdict.start()].splitlines() if line.strip()]
-        key_sentence = paragraphs[-1].split(".")[0] if paragraphs else ""
+        key_sentence = text[summary_start(text) : verdict.start()].split(".")[0]
     return Description(
         text=text,
         distortions=_unique([*openings, *others]),
         key_distortions=_unique(distortion for distortion, _ in _described(key_sentence)),
         level=level,
     )
+
+
+def summary_start(text: str) -> int:
+    """Where in a description the paragraph before the verdict begins; its end where there is none.
+
+    That paragraph says again what was described, as far as it matters most.
+    """
+    verdicts = list(_QUALITY.finditer(text))
+    before = text[: verdicts[-1].start()].rstrip() if verdicts else ""
+    if not before:
+        return len(text)
+    return len(before) - len(before.splitlines()[-1])
 
 
 def parse_choice(text: str, candidates: Sequence[str]) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from idetex_edge.assessor import Assessor
-from idetex_edge.parsing import parse_description
+from idetex_edge.describing import read_description
 from idetex_edge.serve.waiting import Tell
 from idetex_edge.serve.work import Task
 
@@ -53,6 +53,6 @@ def describe(picture: bytes, kind: str | None, tell: Tell) -> Task[Json]:
         for piece in assessor.describe(seen, kind, stream=True):
             tell(piece)
             text += piece
-        return parse_description(text).placed(*seen.image.size).to_dict()
+        return read_description(text, *seen.image.size).to_dict()
 
     return task
