@@ -38,7 +38,7 @@ from idetex_edge.cli.stages import showing_stages
 from idetex_edge.errors import RequestError
 from idetex_edge.evaluation.average_precision import Mark, average_precisions
 from idetex_edge.evaluation.benchmark import Benchmark, Question, open_benchmark
-from idetex_edge.evaluation.scoring import Tally
+from idetex_edge.evaluation.scoring import Tally, labelled_marks
 from idetex_edge.image import load_image
 from idetex_edge.preprocess import smart_resize
 from idetex_edge.results import Box
@@ -161,18 +161,12 @@ def boxes_in(seen: Seen) -> Iterator[tuple[str, Box]]:
 
 
 def _box_precisions(benchmark: Benchmark, seen: Mapping[str, Seen]) -> Mapping[str, float]:
-    labelled = [
-        Mark(picture.image, found.name, found.box)
-        for picture in benchmark.pictures
-        for found in picture.labels
-        if found.box is not None
-    ]
     found = [
         Mark(picture.image, name, box)
         for picture in benchmark.pictures
         for name, box in boxes_in(seen[picture.image])
     ]
-    return average_precisions(labelled, found)
+    return average_precisions(labelled_marks(benchmark.pictures), found)
 
 
 def _print(title: str, heading: str, rows: Mapping[str, tuple[str, ...]]) -> None:

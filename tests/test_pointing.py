@@ -7,10 +7,9 @@ from torch import Tensor
 
 from export.supervision.example import Example
 from export.training.batched_language import Trace
-from export.training.checking import overlaps, told_boxes
+from export.training.checking import told_boxes
 from export.training.packing import Packed, Packer
 from export.training.pointing import edge_cells, place_head, place_loss, pointing_loss
-from idetex_edge.boxes import overlap
 from idetex_edge.prompts import PromptSet
 
 _ROWS, _COLUMNS = 4, 5
@@ -132,18 +131,6 @@ def test_boxes_that_a_model_finds_are_counted_but_for_repeated_ones(
         [300, 300, 300, 900],
     ]
     assert int(packed.repeated.sum()) == 8
-
-
-def test_overlaps_are_those_of_the_runtime() -> None:
-    ours = torch.randint(0, 1001, (200, 4), generator=torch.Generator().manual_seed(1))
-    theirs = torch.randint(0, 1001, (200, 4), generator=torch.Generator().manual_seed(2))
-    ours, theirs = (b.view(-1, 2, 2).sort(1)[0].flatten(1) for b in (ours, theirs))
-    expected = [
-        overlap((a[0], a[1], a[2], a[3]), (b[0], b[1], b[2], b[3]))
-        for a, b in zip(ours.tolist(), theirs.tolist(), strict=True)
-    ]
-    assert sum(share > 0 for share in expected) > 50
-    assert overlaps(ours, theirs).tolist() == pytest.approx(expected)
 
 
 def test_what_has_not_four_numbers_is_no_box(

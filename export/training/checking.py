@@ -16,6 +16,7 @@ from export.training.packing import Packed, Packer
 from export.training.real import as_the_model_sees
 from export.training.stages import Stage, asked_of, look, pack_cells
 from export.training.student import Student
+from idetex_edge.boxes import overlap
 from idetex_edge.evaluation.correlation import correlate
 
 _BATCHES: Final = 24
@@ -32,14 +33,6 @@ def told_boxes(logits: Tensor, packed: Packed, number_ids: Tensor) -> tuple[Tens
     at = torch.searchsorted(packed.rows, packed.box_rows)
     new = ~packed.repeated[at].all(1)
     return logits[at[new]][..., number_ids].argmax(-1), packed.boxes[new]
-
-
-def overlaps(ours: Tensor, theirs: Tensor) -> Tensor:
-    """Intersection over union [K] of boxes [K, 4]; 0 where one is empty."""
-    low, high = torch.maximum(ours, theirs)[:, :2], torch.minimum(ours, theirs)[:, 2:]
-    shared = (high - low).clamp(min=0).prod(1)
-    areas = [(box[:, 2:] - box[:, :2]).clamp(min=0).prod(1) for box in (ours, theirs)]
-    return shared / (areas[0] + areas[1] - shared).clamp(min=1)
 
 
 @torch.no_grad()
@@ -70,7 +63,8 @@ def check(
         totals["choice"] += float((best == packed.targets[letter]).sum())
         choices += float(letter.sum())
         guessed, truth = told_boxes(logits, packed, packer.number_ids)
-        totals["box"] += float((overlaps(guessed, truth) >= _FOUND).sum())
+        pairs = zip(guessed.tolist(), truth.tolist(), strict=True)
+        totals["box"] += sum(overlap(ours, theirs) >= _FOUND for ours, theirs in pairs)
         boxes += len(truth)
     totals["token"] /= tokens
     totals["choice"] /= choices

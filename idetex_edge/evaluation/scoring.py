@@ -85,13 +85,14 @@ class Scores:
 
 def score(benchmark: Benchmark, submission: Submission) -> Scores:
     """Score a submission; raises RequestError when a question has no answer that can be read."""
-    labelled = _labelled(benchmark.pictures)
+    labelled = labelled_marks(benchmark.pictures)
     in_regions = [r for r in submission.grounding if r["question_type"] == REGION_TYPE]
     described = _predicted(submission.description, "all_distortions")
     return Scores(
         concerns=_concerns(benchmark.questions, submission.perception),
         regions=average_precisions(
-            _present(_labelled(benchmark.regions)), _present(_predicted(in_regions, "distortions"))
+            _present(labelled_marks(benchmark.regions)),
+            _present(_predicted(in_regions, "distortions")),
         ),
         # Answers about regions count as well: so does the challenge.
         distortions=average_precisions(labelled, _predicted(submission.grounding, "distortions")),
@@ -101,7 +102,8 @@ def score(benchmark: Benchmark, submission: Submission) -> Scores:
     )
 
 
-def _labelled(items: Iterable[Picture | Region]) -> list[Mark]:
+def labelled_marks(items: Iterable[Picture | Region]) -> list[Mark]:
+    """The boxes that pictures or regions are labelled with."""
     return [
         Mark(item.image, label.name, label.box)
         for item in items
