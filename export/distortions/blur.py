@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as nn_f
 from torch import Tensor
 
 from export.distortions.chance import Chance
@@ -111,3 +112,73 @@ def camera_shake(image: Tensor, length: float, chance: Chance) -> Tensor:
     heading = chance.uniform(0, 2 * math.pi) + wander
     path = torch.stack((heading.sin(), heading.cos()), dim=1).cumsum(0) * (length / steps)
     return _through(image, _trace(path - path.mean(0)))
+
+
+def ring_aperture(image: Tensor, radius: float, chance: Chance) -> Tensor:
+    """A mirror lens: its secondary mirror blocks the middle of the aperture."""
+    y, x = _grid(1.1 * radius)
+    reach = torch.hypot(x, y)
+    inner = chance.uniform(0.35, 0.6) * radius
+    return _through(image, (1.1 * radius + 0.5 - reach).clamp(0, 1) * (reach >= inner))
+
+
+def coloured_defocus(image: Tensor, radius: float, chance: Chance) -> Tensor:
+    """A lens that focuses colours at different depths: each channel has its own disk."""
+    spread = chance.uniform(0.1, 0.35)
+    factors = (1 - spread, 1.0, 1 + spread)
+    factors = factors if chance.random() < 0.5 else factors[::-1]
+    channels = zip(image.split(1), factors, strict=True)
+    return torch.cat([disk(channel, factor * radius, chance) for channel, factor in channels])
+
+
+def uneven_motion(image: Tensor, length: float, chance: Chance) -> Tensor:
+    """Straight motion that speeds up or slows down while the shutter is open."""
+    angle, power = chance.uniform(0, 2 * math.pi), chance.uniform(1.5, 3.0)
+    time = torch.linspace(0, 1, max(2, round(length * _OVERSAMPLING * 2)))
+    along = length * (time**power - 0.5)
+    return _through(
+        image, _trace(torch.stack((along * math.sin(angle), along * math.cos(angle)), 1))
+    )
+
+
+def repeated_exposure(image: Tensor, length: float, chance: Chance) -> Tensor:
+    """A swaying hand: the camera rests at both ends of its way, so that outlines double."""
+    angle = chance.uniform(0, math.pi)
+    phase = torch.linspace(0, math.pi, max(4, round(length * _OVERSAMPLING)))
+    along = 0.5 * length * phase.cos()
+    return _through(
+        image, _trace(torch.stack((along * math.sin(angle), along * math.cos(angle)), 1))
+    )
+
+
+def _averaged_views(image: Tensor, views: list[Tensor]) -> Tensor:
+    """The mean in linear light of [3, H, W] through affine maps [2, 3] of unit coordinates."""
+    grids = nn_f.affine_grid(torch.stack(views).to(image), [len(views), *image.shape], False)
+    light = to_linear(image)[None].expand(len(views), -1, -1, -1)
+    seen = nn_f.grid_sample(light, grids, padding_mode="reflection", align_corners=False)
+    return to_display(seen.mean(0))
+
+
+def turning_camera(image: Tensor, length: float, chance: Chance) -> Tensor:
+    """The camera rolls about a point outside the picture's middle; corners move `length` px."""
+    height, width = image.shape[-2:]
+    turn = length / math.hypot(0.7 * height, 0.7 * width)
+    centre_x, centre_y = chance.choice((-1.2, 1.2)), chance.uniform(-1.2, 1.2)
+    views: list[Tensor] = []
+    for angle in torch.linspace(-turn / 2, turn / 2, min(24, max(6, round(length)))).tolist():
+        cos, sin, shape = math.cos(angle), math.sin(angle), width / height
+        x = (cos, sin / shape, centre_x - cos * centre_x - sin * centre_y / shape)
+        y = (-sin * shape, cos, centre_y + sin * shape * centre_x - cos * centre_y)
+        views.append(torch.tensor((x, y)))
+    return _averaged_views(image, views)
+
+
+def zooming(image: Tensor, length: float, chance: Chance) -> Tensor:
+    """A zoom ring turned, or a drive ahead, towards a point near one edge."""
+    reach = 1.3 * length / math.hypot(*image.shape[-2:])
+    centre_x, centre_y = chance.choice((-1.3, 1.3)), chance.uniform(-1.3, 1.3)
+    views: list[Tensor] = []
+    for scale in torch.linspace(1, 1 - reach, min(24, max(6, round(length)))).tolist():
+        x, y = (scale, 0.0, (1 - scale) * centre_x), (0.0, scale, (1 - scale) * centre_y)
+        views.append(torch.tensor((x, y)))
+    return _averaged_views(image, views)

@@ -118,3 +118,25 @@ def enlarged_jpeg(image: Tensor, quality: float, chance: Chance) -> Tensor:
 def webp(image: Tensor, quality: float, chance: Chance) -> Tensor:
     """Libwebp without its deblocking strength hidden: small blocks and smeared texture."""
     return _through_encoder(image, format="WEBP", quality=max(0, round(quality - 6)), method=2)
+
+
+def first_scans(image: Tensor, quality: float, chance: Chance) -> Tensor:
+    """A progressive JPEG cut off: each 8 px block has its first few frequencies, nothing finer."""
+    kept = 1.2 + quality / 9
+    frequency = torch.arange(8, device=image.device)
+    dropped = (frequency[:, None] + frequency[None, :]) > kept
+    table = torch.where(dropped, 1e9, 40.0 - quality)
+    planes = to_ycc(image) * 255
+    planes[0] -= 128
+    decoded = torch.stack([_quantise_blocks(plane, table) for plane in planes])
+    decoded[0] += 128
+    return from_ycc(decoded / 255)
+
+
+def stretched_jpeg(image: Tensor, quality: float, chance: Chance) -> Tensor:
+    """A JPEG of a picture squeezed one way, drawn out again: blocks that are not square."""
+    height, width = image.shape[-2:]
+    factors = [chance.uniform(1.2, 1.8), 1.0]
+    chance.shuffle(factors)
+    small = resize(image, round(height / factors[0]), round(width / factors[1]), mode="bilinear")
+    return resize(jpeg(small, quality + 2, chance), height, width, mode="bilinear")

@@ -69,3 +69,29 @@ def bloom(image: Tensor, stops: float, chance: Chance) -> Tensor:
     excess = (light - 0.8).clamp(min=0, max=2)
     glow = gaussian_blur(excess, chance.uniform(4, 10))
     return to_display(torch.clamp(light + 0.5 * glow, 0, 1))
+
+
+def flat_dark(image: Tensor, stops: float, chance: Chance) -> Tensor:
+    """Highlights pulled down and contrast with them, as a weak display in the sun shows it."""
+    shown = image.clamp(0, 1)
+    return shown * (1 - 0.2 * shown) / (1 + 0.45 * stops)
+
+
+def tinted_dusk(image: Tensor, stops: float, chance: Chance) -> Tensor:
+    """Less light of every colour, but not as much of each: a blue or an orange dusk."""
+    tint = [chance.uniform(-0.35, 0.35) for _ in range(3)]
+    gains = torch.tensor([2.0 ** (-stops * (1 + part)) for part in tint], device=image.device)
+    return to_display(to_linear(image) * gains[:, None, None])
+
+
+def screened(image: Tensor, stops: float, chance: Chance) -> Tensor:
+    """Blended with white by "screen", as flare and washed-out effects do."""
+    light = 1 - 2.0 ** (-0.62 * stops)
+    return 1 - (1 - image.clamp(0, 1)) * (1 - light)
+
+
+def clipped_colours(image: Tensor, stops: float, chance: Chance) -> Tensor:
+    """More light of every colour, but not as much of each: one channel burns out first."""
+    tint = [chance.uniform(-0.25, 0.25) for _ in range(3)]
+    gains = torch.tensor([2.0 ** (stops * (1 + part)) for part in tint], device=image.device)
+    return to_display(to_linear(image) * gains[:, None, None])

@@ -97,3 +97,39 @@ def impulse(image: Tensor, sigma: float, chance: Chance) -> Tensor:
     share = 4 * sigma**2
     spoiled = torch.where(dice < share / 2, torch.zeros_like(image), image)
     return torch.where(dice > 1 - share / 2, torch.ones_like(image), spoiled)
+
+
+def shadow_noise(image: Tensor, sigma: float, chance: Chance) -> Tensor:
+    """Lifted shadows: noise that is strong in the dark and fades towards white."""
+    brightness = to_ycc(image)[:1].clamp(0, 1)
+    tone = 0.35 + 1.5 * (1 - brightness) ** 2
+    grain = chance.normal((chance.choice((1, 3)), *image.shape[1:]), image)
+    return image + sigma * tone * grain
+
+
+def fixed_pattern(image: Tensor, sigma: float, chance: Chance) -> Tensor:
+    """A cheap sensor's rows or columns, each with its own offset, and some noise between them."""
+    height, width = image.shape[-2:]
+    shape = (1, height, 1) if chance.random() < 0.5 else (1, 1, width)
+    lines = chance.normal(shape, image)
+    return image + sigma * (0.7 * lines + 0.6 * chance.normal((1, height, width), image))
+
+
+def dithered(image: Tensor, sigma: float, chance: Chance) -> Tensor:
+    """Few levels of grey or colour with random dither, as indexed pictures and fax have."""
+    step = 3.4 * sigma
+    dice = chance.uniform_tensor((chance.choice((1, 3)), *image.shape[1:]), image)
+    return torch.floor(image / step + dice) * step
+
+
+def half_denoised(image: Tensor, sigma: float, chance: Chance) -> Tensor:
+    """Coarse remains of a denoiser: noise of two widths, in patches where it gave up."""
+    size = (1, *image.shape[1:])
+    fine, coarse = (
+        gaussian_blur(chance.normal(size, image), width)
+        for width in (chance.uniform(0.3, 0.5), chance.uniform(1.0, 1.8))
+    )
+    left = gaussian_blur(chance.normal(size, image), chance.uniform(6, 14))
+    patches = 0.7 + 0.3 * (left / left.std()).clamp(-1.5, 1.5)
+    grain = fine / fine.std() + chance.uniform(0.3, 0.9) * coarse / coarse.std()
+    return image + sigma * patches * grain

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from export.distortions.chance import Chance
-from export.distortions.filters import gaussian_blur
+from export.distortions.filters import convolve, gaussian_blur
 
 
 def oversharpened(image: Tensor, amount: float, chance: Chance) -> Tensor:
@@ -55,3 +55,20 @@ def resonant(image: Tensor, amount: float, chance: Chance) -> Tensor:
     """A cut-off with overshoot: the limit's ripples made stronger, as codecs and scalers do."""
     limited = _low_pass(image, cutoff=0.2 / (0.7 + 0.3 * amount), order=40)
     return limited + 0.9 * amount * (limited - gaussian_blur(limited, 2.0))
+
+
+def sharpened_lightness(image: Tensor, amount: float, chance: Chance) -> Tensor:
+    """Sharpened in linear light, where dark rims are deep and bright ones spread."""
+    light = image.clamp(0, 1) ** 2.2
+    sharp = light + 1.1 * amount * (light - gaussian_blur(light, chance.uniform(1.0, 3.0)))
+    return sharp.clamp(0, 1) ** (1 / 2.2)
+
+
+def truncated_sinc(image: Tensor, amount: float, chance: Chance) -> Tensor:
+    """A scaler with a sinc cut short, along rows and columns by themselves: a lattice."""
+    cutoff = 0.42 / (1.1 + 0.75 * amount)
+    axis = torch.arange(-chance.randint(9, 16), 0, dtype=torch.float32)
+    axis = torch.cat((axis, torch.zeros(1), -axis.flip(0)))
+    line = torch.sinc(2 * cutoff * axis)
+    line = line / line.sum()
+    return convolve(image, line[:, None] * line[None, :])

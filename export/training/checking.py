@@ -13,6 +13,7 @@ from export.supervision.mixture import EVERYTHING
 from export.training.batches import Batches, normalise
 from export.training.losses import Losses
 from export.training.packing import Packed, Packer
+from export.training.precision import autocast
 from export.training.real import as_the_model_sees
 from export.training.stages import Stage, asked_of, look, pack_cells
 from export.training.student import Student
@@ -51,7 +52,7 @@ def check(
     drawn = islice(Batches(pool, _PIXELS, seed=5), _BATCHES)
     for number, batch in enumerate(drawn):
         packed = pack_cells(packer, asked_of(batch, f"check {number}", EVERYTHING), batch.pixels)
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             sight = look(student, stage, batch, generator)
             logits = student(sight.features, packed).answers
         totals["loss"] += float(losses.answers(logits, packed)) / _BATCHES
@@ -86,7 +87,7 @@ def agreement(
     for picture in scored[:_PEOPLE]:
         pixels = normalise(as_the_model_sees(picture.path)[None])
         packed = pack_cells(packer, [picture.examples], pixels)
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             logits = student(student.see(pixels).features, packed).levels
         ours += losses.scores(logits).tolist()
         theirs += (packed.level_targets @ losses.level_values).tolist()

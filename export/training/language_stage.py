@@ -18,6 +18,7 @@ from export.training.losses import Losses
 from export.training.optimiser import Optimiser
 from export.training.packing import Packer
 from export.training.pointing import place_loss, pointing_loss
+from export.training.precision import autocast
 from export.training.real import RealBatches
 from export.training.stages import (
     READING,
@@ -87,7 +88,7 @@ class _Lesson:
     ) -> dict[str, Tensor]:
         packed = pack_cells(self.packer, examples, batch.pixels)
         generator = torch.Generator().manual_seed(step * 64 + rank())
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             doubtful = "doubt" in self.recipe
             sight = look(self.student, self.stage, batch, generator, tower_learns, doubtful)
             outputs = self.student(sight.features, packed)
@@ -107,7 +108,7 @@ class _Lesson:
         self, pixels: Tensor, examples: Sequence[Sequence[Example]], tower_learns: bool
     ) -> dict[str, Tensor]:
         packed = pack_cells(self.packer, examples, pixels)
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             outputs = self.student(self.student.see(pixels, tower_learns).features, packed)
         return self.losses.all(outputs, packed)
 

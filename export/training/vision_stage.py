@@ -21,6 +21,7 @@ from export.training.evidence import (
     looks_of,
 )
 from export.training.optimiser import Optimiser
+from export.training.precision import autocast
 from export.training.teaching import TowerTeacher, apart
 from idetex_edge.vocabulary import DISTORTIONS, SEVERITIES
 
@@ -71,7 +72,7 @@ def cell_scores(model: Witness, pool: Path, batches: int = 12) -> dict[str, floa
     """Per-cell AUC of each distortion, and their mean, over a fixed draw from a pool."""
     scores: list[Tensor] = []
     truths: list[Tensor] = []
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast():
         for batch in islice(Batches(pool, 1_500_000, seed=7), batches):
             grades = model(batch.pixels).float()[..., : GRADES : len(SEVERITIES)]
             scores.append(grades.flatten(0, 1))
@@ -116,7 +117,7 @@ def train_vision(
 
     course.begin(begin)
     for batch in Batches(pool, _PIXELS, 0, course.step, "mirroring" in recipe):
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             seen = model.see(batch.pixels)
             evidence = model.head(seen)
             taught = teacher.see(batch.pixels) if teacher else None

@@ -1,0 +1,100 @@
+"""Edge aliasing: pixels dropped, repeated or misplaced without a filter."""
+
+import torch
+from torch import Tensor
+
+from export.distortions.chance import Chance
+from export.distortions.filters import gaussian_blur, resize
+from export.distortions.resampling import smaller, there_and_back
+
+
+def nearest_upscale(image: Tensor, factor: float, chance: Chance) -> Tensor:
+    """Decimated and repeated: stairs on every edge."""
+    return there_and_back(image, factor, "nearest", "nearest")
+
+
+def averaged_nearest_upscale(image: Tensor, factor: float, chance: Chance) -> Tensor:
+    """Shrunk properly but enlarged by repetition: large clean pixels."""
+    return there_and_back(image, factor, "bilinear", "nearest")
+
+
+def decimated(image: Tensor, factor: float, chance: Chance) -> Tensor:
+    """Decimated without a filter, then enlarged smoothly: broken, wavy edges."""
+    return there_and_back(image, 1.25 * factor, "nearest", "bilinear")
+
+
+def stretched(image: Tensor, factor: float, chance: Chance) -> Tensor:
+    """Decimated by other factors across and down and repeated: pixels that are not square."""
+    height, width = image.shape[-2:]
+    across, down = chance.uniform(0.7, 1.5) * factor, factor
+    if chance.random() < 0.5:
+        across, down = down, across
+    small = (max(4, round(height / down)), max(4, round(width / across)))
+    return resize(resize(image, *small, mode="nearest"), height, width, mode="nearest")
+
+
+def decimated_twice(image: Tensor, factor: float, chance: Chance) -> Tensor:
+    """Decimated, enlarged by repetition half of the way and smoothly the rest: soft stairs."""
+    height, width = image.shape[-2:]
+    small = resize(image, *smaller(image, 1.1 * factor), mode="nearest")
+    middle = smaller(image, (1.1 * factor) ** chance.uniform(0.2, 0.5))
+    return resize(resize(small, *middle, mode="nearest"), height, width, mode="bilinear")
+
+
+def decimated_bicubic(image: Tensor, factor: float, chance: Chance) -> Tensor:
+    """Decimated without a filter, then enlarged bicubically."""
+    return there_and_back(image, 1.25 * factor, "nearest", "bicubic")
+
+
+def interlaced(image: Tensor, factor: float, chance: Chance) -> Tensor:
+    """Every other line or few lines held, as a bad deinterlacer leaves them."""
+    height = image.shape[-2]
+    hold = max(2, round(factor))
+    rows = (torch.arange(height, device=image.device) // hold * hold).clamp(max=height - 1)
+    return image[:, rows, :]
+
+
+def decimated_spline(image: Tensor, factor: float, chance: Chance) -> Tensor:
+    """Decimated without a filter, then enlarged and smoothed as a spline does: rounded stairs."""
+    factor = 1.2 * factor
+    stairs = there_and_back(image, factor, "nearest", "nearest")
+    return gaussian_blur(stairs, chance.uniform(0.2, 0.36) * factor)
+
+
+def decimated_sharpened(image: Tensor, factor: float, chance: Chance) -> Tensor:
+    """Decimated, enlarged smoothly and sharpened to make up for it: hard broken edges."""
+    broken = there_and_back(image, 1.15 * factor, "nearest", "bilinear")
+    soft = gaussian_blur(broken, chance.uniform(1.0, 1.8))
+    return broken + chance.uniform(0.6, 1.4) * (broken - soft)
+
+
+def decimated_one_way(image: Tensor, factor: float, chance: Chance) -> Tensor:
+    """Decimated along one axis only and interpolated, as skipped sensor lines are."""
+    height, width = image.shape[-2:]
+    rows, columns = smaller(image, 1.3 * factor)
+    size = (rows, width) if chance.random() < 0.5 else (height, columns)
+    return resize(resize(image, *size, mode="nearest"), height, width, mode="bilinear")
+
+
+def shaken_pixels(image: Tensor, factor: float, chance: Chance) -> Tensor:
+    """Every pixel fetched from a place beside it, as frosted effects and bad warps do."""
+    height, width = image.shape[-2:]
+    reach = 0.55 * factor
+    axes = (torch.arange(height, device=image.device), torch.arange(width, device=image.device))
+    y, x = torch.meshgrid(*axes, indexing="ij")
+    shift = (chance.uniform_tensor((2, height, width), image) - 0.5) * 2 * reach
+    rows = (y + shift[0].round().long()).clamp(0, height - 1)
+    columns = (x + shift[1].round().long()).clamp(0, width - 1)
+    return image[:, rows, columns]
+
+
+def hard_edges(image: Tensor, factor: float, chance: Chance) -> Tensor:
+    """Enlarged by thresholds between a coarse pixel's corners: cut-out, jagged outlines."""
+    height, width = image.shape[-2:]
+    small = resize(image, *smaller(image, factor), mode="bilinear")
+    stairs = resize(small, height, width, mode="nearest")
+    steps = chance.randint(10, 20)
+    smooth = resize(small, height, width, mode="bilinear")
+    cut = (smooth * steps).round() / steps
+    share = chance.uniform(0.3, 0.6)
+    return share * stairs + (1 - share) * cut
