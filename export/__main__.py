@@ -72,7 +72,7 @@ def ablate(
     ] = None,
     teacher: Annotated[
         Path | None,
-        typer.Option(help="For vision, language: checkpoint of one of our presets."),
+        typer.Option(help="Checkpoint of one of our presets that teaches."),
     ] = None,
     model: Annotated[
         Path, typer.Option(help="Checkpoint folder whose tokenizer and prompts to use.")
@@ -102,7 +102,7 @@ def distill(
     processes: Annotated[int, typer.Option(help="Processes to train with, a core each.")] = 2,
     without: Without = None,
 ) -> None:
-    """Train a model of our own from photographs and from a teacher's logits and features."""
+    """Train a model of our own from photographs and from a teacher of the same vocabulary."""
     from export.recipe import recipe_without
     from export.training.train import train
 

@@ -27,7 +27,7 @@ PARTS: Final[Mapping[str, str]] = {
     "doubt": "evidence that is told has the errors that a tower would make",
     "photographs": "photographs that people scored are learnt from beside the spoiled ones",
     "evidence": "the tower says what is wrong with every cell while the whole model learns",
-    "teaching": "where there is a teacher, its logits and features are learnt from, too",
+    "teaching": "where there is a teacher, its logits, attention and features are learnt from, too",
 }
 """What each part does, by name."""
 

@@ -12,49 +12,114 @@ from export.pool.shards import write_shard
 from export.student.tokenizer import train_tokenizer, write_tokenizer
 from export.supervision.example import Example
 from export.supervision.examples import score_example
-from export.training.batches import Batches
+from export.training.batches import Batch, Batches
 from export.training.checkpoint import write_checkpoint
-from export.training.packing import Packer
+from export.training.packing import Packed, Packer
 from export.training.student import Student
-from export.training.teaching import Teacher, lessons
+from export.training.teaching import Taught, Teacher, apart, lessons
 from idetex_edge.errors import ExportError
 from idetex_edge.prompts import PromptSet
 
 
-def test_a_student_nears_its_teacher(
-    photo_folder: Path, tmp_path: Path, small_tokenizer: Tokenizer, nano_prompts: PromptSet
-) -> None:
-    """Only the teacher's share of the loss is followed here; both parts of it must fall."""
+@pytest.fixture(scope="module")
+def taught_by(
+    tmp_path_factory: pytest.TempPathFactory, small_tokenizer: Tokenizer, nano_prompts: PromptSet
+) -> Path:
+    """A checkpoint folder of fresh weights."""
+    folder = tmp_path_factory.mktemp("teacher")
     torch.manual_seed(1)
-    taught_by = tmp_path / "teacher"
-    student = Student("nano", small_tokenizer)
-    torch.save({"average": {"weights": student.state_dict()}}, tmp_path / "model.pt")
-    write_checkpoint("nano", small_tokenizer, nano_prompts, tmp_path / "model.pt", taught_by)
-    teacher = Teacher(taught_by, small_tokenizer)
-    pool = tmp_path / "pool"
+    weights = Student("nano", small_tokenizer).state_dict()
+    torch.save({"average": {"weights": weights}}, folder / "model.pt")
+    write_checkpoint(
+        "nano", small_tokenizer, nano_prompts, folder / "model.pt", folder / "checkpoint"
+    )
+    return folder / "checkpoint"
+
+
+@pytest.fixture(scope="module")
+def batch(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Batch:
+    """Some spoiled pictures of one size."""
+    pool = tmp_path_factory.mktemp("pool")
     clean = [p for p in list_photos(photo_folder) if not p.scored]
     write_shard(pool, clean, photo_folder, seed=2, held_out=False)
-    batch = next(iter(Batches(pool, 100_000, seed=1)))
+    return next(iter(Batches(pool, 100_000, seed=1)))
+
+
+@pytest.fixture(scope="module")
+def packed(batch: Batch, small_tokenizer: Tokenizer, nano_prompts: PromptSet) -> Packed:
+    """Two tasks asked of each of them."""
     height, width = batch.pixels.shape[-2:]
     examples = [[Example("grounding", "No distortion"), score_example(2.0)]] * len(batch.records)
-    packed = Packer(small_tokenizer, nano_prompts).pack(examples, height // 28, width // 28)
+    return Packer(small_tokenizer, nano_prompts).pack(examples, height // 28, width // 28)
+
+
+def _other_student(tokenizer: Tokenizer, teacher_width: int = 0) -> Student:
+    """A student that is not the teacher's twin: fresh weights are always the same."""
+    student = Student("nano", tokenizer, teacher_width)
+    torch.nn.init.normal_(student.model.lm_head.weight, std=0.05)
+    return student
+
+
+def test_a_student_nears_its_teacher(
+    taught_by: Path, batch: Batch, packed: Packed, small_tokenizer: Tokenizer
+) -> None:
+    """Only the teacher's share of the loss is followed here; every part of it must fall."""
+    teacher = Teacher(taught_by, small_tokenizer)
     taught = teacher(batch.pixels, packed)
-    learner = Student("nano", small_tokenizer, teacher.width)
-    torch.nn.init.normal_(learner.model.lm_head.weight, std=0.05)
+    learner = _other_student(small_tokenizer, teacher.width)
     optimiser = torch.optim.Adam(learner.parameters(), lr=1e-3)
     history: list[dict[str, float]] = []
     sight = learner.see(batch.pixels)
     for _ in range(12):
-        parts = lessons(learner, sight, learner(sight.features, packed), taught, packed)
+        parts = lessons(learner(sight.features, packed, told=True), taught, packed)
+        assert learner.imitate is not None
+        parts["features"] = apart(learner.imitate(sight.seen), taught.seen)
         history.append({name: float(part.detach()) for name, part in parts.items()})
         optimiser.zero_grad()
         sum(parts.values(), torch.zeros(())).backward()
         optimiser.step()
         sight = learner.see(batch.pixels)
-    assert all(history[-1][name] < 0.7 * history[0][name] for name in ("logits", "features"))
-    said = replace(learner(sight.features, packed), answers=taught.answers, levels=taught.levels)
-    same = lessons(learner, sight, said, taught, packed)
-    assert float(same["logits"]) == pytest.approx(0.0, abs=1e-5)
+    assert set(history[0]) == {"logits", "attention", "features"}
+    assert all(last < 0.7 * history[0][name] for name, last in history[-1].items())
+
+
+def test_who_says_and_looks_the_same_is_no_way_off(
+    taught_by: Path,
+    batch: Batch,
+    packed: Packed,
+    small_tokenizer: Tokenizer,
+) -> None:
+    teacher = Teacher(taught_by, small_tokenizer)
+    taught = teacher(batch.pixels, packed)
+    learner = _other_student(small_tokenizer)
+    said = learner(learner.see(batch.pixels).features, packed, told=True)
+    other = lessons(said, taught, packed)
+    assert float(other["attention"].detach()) > 1e-3
+    trace = replace(said.trace, attention=taught.attention)
+    said = replace(said, answers=taught.answers, levels=taught.levels, trace=trace)
+    same = lessons(said, taught, packed)
+    assert {name: float(part.detach()) for name, part in same.items()} == pytest.approx(
+        {"logits": 0.0, "attention": 0.0}, abs=1e-5
+    )
+
+
+def test_a_deeper_teacher_shows_the_layer_at_the_same_depth(
+    batch: Batch, packed: Packed, small_tokenizer: Tokenizer
+) -> None:
+    learner = Student("nano", small_tokenizer)
+    with torch.no_grad():
+        said = learner(learner.see(batch.pixels).features, packed, told=True)
+    ours = said.trace.attention
+    elsewhere = tuple(attention.flip(-1) for attention in ours[0])
+    places = [0, 0, 0, 1, 1, 1]
+    deeper = tuple(layer for own in ours for layer in (elsewhere, own))
+    taught = Taught(said.answers, said.levels, deeper, torch.zeros(()))
+    assert float(lessons(said, taught, packed)["attention"]) == pytest.approx(0.0, abs=1e-5)
+    shallower = Taught(said.answers, said.levels, (ours[2], ours[5]), torch.zeros(()))
+    found = lessons(said, shallower, packed)["attention"]
+    shown = tuple((ours[2], ours[5])[place] for place in places)
+    same = Taught(said.answers, said.levels, shown, torch.zeros(()))
+    assert float(found) == pytest.approx(float(lessons(said, same, packed)["attention"]))
 
 
 def test_a_teacher_of_another_vocabulary_is_refused(

@@ -25,6 +25,7 @@ from export.training.language_stage import train_language
 from export.training.optimiser import Optimiser
 from export.training.stages import LANGUAGE, READING, Material
 from export.training.student import Student
+from export.training.unfolding import write_start
 from export.training.vision_stage import train_vision
 from idetex_edge.errors import ExportError
 from idetex_edge.prompts import PromptSet
@@ -121,21 +122,24 @@ def test_a_reading_of_another_version_is_refused(trained: Trained, tmp_path: Pat
         train_language(LANGUAGE, "nano", trained.material, tmp_path, _MOMENT)
 
 
-def test_a_teacher_teaches_tower_and_answers(trained: Trained, tmp_path: Path) -> None:
+def test_a_teacher_teaches_every_stage(trained: Trained, tmp_path: Path) -> None:
     material, teacher = trained.material, trained.checkpoint
     train_vision("nano", material.pool, {}, tmp_path, _MOMENT, taught_by=teacher)
     (line,) = _lines(tmp_path / "vision.jsonl")
     assert 0 < line["features"] < 2
-    (tmp_path / "reading.pt").write_bytes((trained.run / "reading.pt").read_bytes())
+    train_language(READING, "nano", material, tmp_path, _MOMENT, taught_by=teacher)
+    (line,) = _lines(tmp_path / "reading.jsonl")
+    assert {"logits", "attention"} <= set(line)
     train_language(LANGUAGE, "nano", material, tmp_path, _MOMENT, taught_by=teacher)
     (line,) = _lines(tmp_path / "model.jsonl")
-    assert {"logits", "features"} <= set(line)
+    assert {"logits", "attention", "features"} <= set(line)
     words = (material.tokenizer, material.prompts)
     write_checkpoint("nano", *words, tmp_path / "model.pt", tmp_path / "pupil")
 
 
 def test_a_checkpoint_is_trained_further(trained: Trained, tmp_path: Path) -> None:
-    start = trained.checkpoint
+    start, material = tmp_path / "start.pt", trained.material
+    write_start("nano", material.tokenizer, trained.checkpoint, material.pool, start)
     train_vision("nano", trained.material.pool, {}, tmp_path, _MOMENT, start)
     train_language(READING, "nano", trained.material, tmp_path, _MOMENT, start)
     averaged = _tensors(trained.run / "model.pt", "average")

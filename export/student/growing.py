@@ -65,7 +65,7 @@ def _grown(name: str, tensor: Tensor, times: int, generator: torch.Generator) ->
     return tensor / times if name.endswith(_SUMMED_AGAIN) else tensor
 
 
-def _places(few: int, many: int) -> list[int]:
+def places_among(few: int, many: int) -> list[int]:
     """Where `few` layers go among `many`: the last of each stretch, as full attention is."""
     return [-(-(number + 1) * many // few) - 1 for number in range(few)]
 
@@ -87,8 +87,8 @@ def grown(weights: Mapping[str, Tensor], small: Preset, large: Preset) -> dict[s
         return dict(weights)
     times = _times(small, large)
     places = {
-        "blocks": _places(small.vision_depth, large.vision_depth),
-        "layers": _places(small.text_depth, large.text_depth),
+        "blocks": places_among(small.vision_depth, large.vision_depth),
+        "layers": places_among(small.text_depth, large.text_depth),
     }
     moved = tuple(places["blocks"][block] for block in small.full_attention_blocks)
     if moved != large.full_attention_blocks:

@@ -20,7 +20,7 @@ from idetex_edge.vocabulary import DISTORTIONS
 _COMMON: Final = ("mirroring", "redrawing", "rephrasing", "shortening", "mixing", "pointing")
 PARTS_OF: Final[Mapping[str, Sequence[str]]] = {
     "vision": ("mirroring", "teaching"),
-    "reading": (*_COMMON, "doubt"),
+    "reading": (*_COMMON, "doubt", "teaching"),
     "language": (*_COMMON, "photographs", "evidence", "teaching"),
 }
 """The parts that each stage has, but for those that make the pool."""
@@ -71,7 +71,7 @@ def ablate(
     `model` is a checkpoint folder whose tokenizer and prompts are used, `photos` a folder with a
     SOURCES.tsv, `pool` the spoiled pictures to learn from. Vision and reading begin with fresh
     weights, language with `vision.pt` and `reading.pt` of the run folder `begin`. The checkpoint
-    folder `teacher` may teach vision and language (`teaching.py`). Returns each variant's last
+    folder `teacher` may teach (`teaching.py`). Returns each variant's last
     validation, and writes them to `run`/ablation.json after every variant; one that is done
     is not trained again. Raises ExportError for unknown names.
     """

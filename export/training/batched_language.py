@@ -32,6 +32,8 @@ class Trace:
     Hidden states [T, width] of all blocks' tokens, flattened and joined: the last, normalised, and
     those behind a middle and an early layer. Of one layer behind the early one, each block's scaled
     and rotated queries [N, heads, L, D] and its keys [N, KV heads, P + L, D], the prefix's first.
+    `attention`, where it was asked for, has for every layer and block the mean of its heads'
+    [N, L, P + L].
     """
 
     last: Tensor
@@ -39,9 +41,16 @@ class Trace:
     early: Tensor
     queries: tuple[Tensor, ...]
     keys: tuple[Tensor, ...]
+    attention: tuple[tuple[Tensor, ...], ...] = ()
 
 
-_Attended = list[tuple[Tensor, Tensor]]
+@dataclass(frozen=True, slots=True)
+class _Attended:
+    """One block in one layer: its queries, its keys, and its heads' mean attention if asked for."""
+
+    query: Tensor
+    key: Tensor
+    attention: Tensor | None
 
 
 def _causal(length: int, past: int, like: Tensor) -> Tensor:
@@ -50,10 +59,11 @@ def _causal(length: int, past: int, like: Tensor) -> Tensor:
     return torch.cat((torch.zeros(length, past), own), dim=1).to(like.dtype)
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def _attend(query: Tensor, key: Tensor, value: Tensor, told: bool) -> tuple[Tensor, Tensor | None]:
     """Causal attention at the end of a past: query [N, H, L, D] over key, value [N, G, P + L, D].
 
-    Query heads of a group are folded into its length, so that keys are read once.
+    Query heads of a group are folded into its length, so that keys are read once. With `told`, the
+    heads' mean [N, L, P + L] is given too.
     """
     rows, heads, length, size = query.shape
     groups = key.shape[1]
@@ -61,12 +71,14 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     mask = _causal(length, key.shape[2] - length, query).repeat(heads // groups, 1)
     weights = (torch.matmul(folded, key.transpose(-1, -2)) + mask).softmax(-1).to(value.dtype)
     mixed = torch.matmul(weights, value).view(rows, heads, length, size)
-    return mixed.transpose(1, 2).reshape(rows * length, heads * size)
+    by_head = weights.view(rows, heads, length, key.shape[2]) if told else None
+    mean = None if by_head is None else by_head.float().mean(1)
+    return mixed.transpose(1, 2).reshape(rows * length, heads * size), mean
 
 
 def _layer(
-    layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor, blocks: Sequence[Block]
-) -> tuple[Tensor, _Attended]:
+    layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor, blocks: Sequence[Block], told: bool
+) -> tuple[Tensor, list[_Attended]]:
     attention = layer.self_attn
     normed = rms_norm(layer.input_layernorm, hidden)
     query, key, value = (
@@ -80,7 +92,7 @@ def _layer(
     sizes = [block.ids.numel() for block in blocks]
     parts = zip(blocks, query.split(sizes), key.split(sizes), value.split(sizes), strict=True)
     outputs: list[Tensor] = []
-    attended: _Attended = []
+    attended: list[_Attended] = []
     prefix_key = prefix_value = None
     for block, *qkv in parts:
         q, k, v = (part.unflatten(0, tuple(block.ids.shape)).transpose(1, 2) for part in qkv)
@@ -91,8 +103,9 @@ def _layer(
             assert prefix_value is not None
             k = torch.cat((prefix_key[block.picture], k), dim=2)
             v = torch.cat((prefix_value[block.picture], v), dim=2)
-        attended.append((q, k))
-        outputs.append(_attend(q, k, v))
+        output, mean = _attend(q, k, v, told)
+        attended.append(_Attended(q, k, mean))
+        outputs.append(output)
     hidden = hidden + attention.o_proj(torch.cat(outputs))
     normed = rms_norm(layer.post_attention_layernorm, hidden)
     mlp = layer.mlp
@@ -100,24 +113,32 @@ def _layer(
     return hidden, attended
 
 
-def trace(text: Any, embeddings: Tensor, blocks: Sequence[Block]) -> Trace:
+def trace(text: Any, embeddings: Tensor, blocks: Sequence[Block], told: bool = False) -> Trace:
     """Pass over the tokens of all blocks.
 
     `text` is a Qwen2_5_VLTextModel; `embeddings` [T, width] are the blocks' tokens, flattened and
-    joined. The first block must be the prefixes.
+    joined. The first block must be the prefixes. `told`: whether every layer's attention is wanted.
     """
     cos = torch.cat([block.cos.repeat(len(block.ids), 1) for block in blocks])[:, None]
     sin = torch.cat([block.sin.repeat(len(block.ids), 1) for block in blocks])[:, None]
     depth = len(text.layers)
     hidden = middle = early = embeddings
-    pointing: _Attended = []
+    pointing: list[_Attended] = []
+    attention: list[tuple[Tensor, ...]] = []
     for index, layer in enumerate(text.layers):
-        hidden, attended = _layer(layer, hidden, cos, sin, blocks)
+        hidden, attended = _layer(layer, hidden, cos, sin, blocks, told)
+        attention.append(tuple(a.attention for a in attended if a.attention is not None))
         if index + 1 == round(depth * _EARLY):
             early = hidden
         if index == round(depth * _POINTING):
             pointing = attended
         if index + 1 == round(depth * _MIDDLE):
             middle = hidden
-    queries, keys = zip(*pointing, strict=True)
-    return Trace(rms_norm(text.norm, hidden), middle, early, queries, keys)
+    return Trace(
+        rms_norm(text.norm, hidden),
+        middle,
+        early,
+        tuple(a.query for a in pointing),
+        tuple(a.key for a in pointing),
+        tuple(attention),
+    )

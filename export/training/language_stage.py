@@ -31,7 +31,7 @@ from export.training.stages import (
     weights_of,
 )
 from export.training.student import Student
-from export.training.teaching import Teacher, lessons
+from export.training.teaching import Teacher, apart, lessons
 from export.training.team import average_gradients, rank
 
 _WEIGHTS: Final = {
@@ -42,6 +42,7 @@ _WEIGHTS: Final = {
     "places": 1.0,
     "pointing": 0.3,
     "logits": 0.7,
+    "attention": 1.0,
     "features": 0.5,
 }
 _REAL_BATCH: Final = 4
@@ -91,14 +92,16 @@ class _Lesson:
         with autocast():
             doubtful = "doubt" in self.recipe
             sight = look(self.student, self.stage, batch, generator, tower_learns, doubtful)
-            outputs = self.student(sight.features, packed)
+            outputs = self.student(sight.features, packed, told=self.teacher is not None)
             taught = self.teacher(batch.pixels, packed) if self.teacher else None
         parts = self.losses.all(outputs, packed)
         if "pointing" in self.recipe:
             parts["places"] = place_loss(outputs.places, *packed.grid)
             parts["pointing"] = pointing_loss(outputs.trace, packed)
         if taught:
-            parts |= lessons(self.student, sight, outputs, taught, packed)
+            parts |= lessons(outputs, taught, packed)
+        if taught and self.student.imitate:
+            parts["features"] = apart(self.student.imitate(sight.seen.float()), taught.seen)
         if tower_learns and "evidence" in self.recipe:
             truth = grade_targets(batch.coverage, batch.severity)
             parts["evidence"] = evidence_loss(sight.evidence, truth, looks_of(batch.pixels))
@@ -126,17 +129,16 @@ def train_language(
     """Train one stage for so many minutes in all.
 
     It goes on from the stage's own file in `run` where there is one. Else reading begins with the
-    checkpoint folder `start` or with fresh weights, and language with what reading left
-    (`reading.pt`) and the tower of stage one (`vision.pt`); there the checkpoint folder
-    `taught_by` may teach, too (`teaching.py`).
+    weights in `start` (`unfolding.write_start`) or with fresh ones, and language with what reading
+    left (`reading.pt`) and the tower of stage one (`vision.pt`). The checkpoint folder `taught_by`
+    may teach (`teaching.py`); it sees the pictures that in reading the student is told of.
 
     Alone, or in every process of a team (`team.py`), of which the first validates and saves.
     Writes `<stage>.pt` and `<stage>.jsonl` (see `Course`).
     """
     tokenizer = material.tokenizer
-    taught_by = taught_by if stage.sees and "teaching" in recipe else None
-    teacher = Teacher(taught_by, tokenizer) if taught_by else None
-    student = Student(preset, tokenizer, teacher.width if teacher else 0)
+    teacher = Teacher(taught_by, tokenizer) if taught_by and "teaching" in recipe else None
+    student = Student(preset, tokenizer, teacher.width if teacher and stage.sees else 0)
     packer = Packer(tokenizer, material.prompts, weights_of(recipe))
     losses = Losses(packer, tokenizer.get_vocab_size())
     lesson = _Lesson(student, stage, packer, losses, teacher, recipe)
@@ -148,7 +150,7 @@ def train_language(
             student.take_reading(run / f"{READING.name}.pt")
             student.take_tower(run / "vision.pt")
         elif start:
-            student.load_checkpoint(start, tokenizer)
+            student.take_start(start)
 
     def validate(averaged: Student) -> dict[str, dict[str, float]]:
         figures = {

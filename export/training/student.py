@@ -56,9 +56,15 @@ class Sight:
 
 
 def read_packed(
-    model: Qwen2_5_VLForConditionalGeneration, features: Tensor, packed: Packed
+    model: Qwen2_5_VLForConditionalGeneration,
+    features: Tensor,
+    packed: Packed,
+    told: bool = False,
 ) -> Trace:
-    """Pass over packed questions about pictures with image features [B, cells, width]."""
+    """Pass over packed questions about pictures with image features [B, cells, width].
+
+    `told`: whether every layer's attention is wanted.
+    """
     text = model.model.language_model
     embedded = [text.embed_tokens(block.ids) for block in packed.blocks]
     before, image, after = (
@@ -68,7 +74,7 @@ def read_packed(
     )
     embedded[0] = torch.cat((before, image, after), dim=1)
     joined = torch.cat([part.flatten(0, 1) for part in embedded])
-    return trace(text, joined, packed.blocks)
+    return trace(text, joined, packed.blocks, told)
 
 
 class Student(nn.Module):
@@ -108,9 +114,12 @@ class Student(nn.Module):
         evidence = self.witness(seen)
         return Sight(seen, evidence, self.testify(evidence) + self.bypass(seen))
 
-    def forward(self, features: Tensor, packed: Packed) -> Outputs:
-        """Read packed questions about pictures with image features [B, cells, width]."""
-        passed = read_packed(self.model, features, packed)
+    def forward(self, features: Tensor, packed: Packed, told: bool = False) -> Outputs:
+        """Read packed questions about pictures with image features [B, cells, width].
+
+        `told`: whether the trace is to have every layer's attention.
+        """
+        passed = read_packed(self.model, features, packed, told)
         prefixes = packed.blocks[0].ids
         early = passed.early[: prefixes.numel()].unflatten(0, tuple(prefixes.shape))
         return Outputs(
@@ -121,15 +130,14 @@ class Student(nn.Module):
             trace=passed,
         )
 
-    def load_checkpoint(self, folder: Path, tokenizer: Tokenizer) -> None:
+    def load_checkpoint(self, folder: Path) -> None:
         """Take the weights of a checkpoint folder, grown where it is of a smaller preset.
 
-        The heads, which it lacks, start afresh. Raises ExportError where the checkpoint is not one
-        of ours.
+        Evidence and how it is told are folded into them (`unfolding.py`); the other heads start
+        afresh. Raises ExportError where the checkpoint is not one of ours.
         """
         require_rotary_base(folder)
         self.model.load_state_dict(weights_for(folder, self._sizes), strict=False)
-        self.speak_in_words(tokenizer)
 
     @torch.no_grad()
     def speak_in_words(self, tokenizer: Tokenizer) -> None:
@@ -156,6 +164,10 @@ class Student(nn.Module):
         nn.init.normal_(weight, std=0.3 * float(words.std()))
         weight[:, :GRADES] += words
         self.testify.bias.copy_(-ABSENT * weight[:, :GRADES].sum(1))
+
+    def take_start(self, start: Path) -> None:
+        """Take the weights that `unfolding.write_start` wrote; a map to a teacher's is fresh."""
+        self.load_state_dict(torch.load(start, weights_only=True), strict=False)
 
     def take_reading(self, reading: Path) -> None:
         """Take the averaged weights of the reading stage (`reading.pt`).

@@ -1,9 +1,11 @@
-"""Learning from a teacher beside the truth: from its logits, and from what its tower sees.
+"""Learning from a teacher beside the truth: what it says, where it looks, what its tower sees.
 
 Logits are matched as Hinton et al. do ("Distilling the Knowledge in a Neural Network", 2015);
-features by direction, through a linear map that is dropped afterwards (Romero et al., "FitNets",
-2015). Both need a teacher of our own kind, that shares the student's vocabulary; any other can
-answer pictures (`python -m export label`), which `train --vida` learns from.
+attention as Zagoruyko and Komodakis do ("Paying More Attention to Attention", 2017), each layer's
+heads as one and as probabilities, since that is what a fresh language model lacks longest: where to
+look for an answer; features by direction, through a linear map that is dropped afterwards (Romero
+et al., "FitNets", 2015). All need a teacher of our own kind, that shares the student's vocabulary;
+any other can answer pictures (`python -m export label`), which `train --vida` learns from.
 """
 
 from dataclasses import dataclass
@@ -16,20 +18,31 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from export.student.architecture import HEAD_DIM, require_rotary_base, trained_model
+from export.student.growing import places_among
 from export.training.batched_vision import encode
 from export.training.packing import Packed
-from export.training.student import Outputs, Sight, Student, read_packed
+from export.training.student import Outputs, read_packed
 from idetex_edge.errors import ExportError
 
+Attention = tuple[tuple[Tensor, ...], ...]
+
 _TEMPERATURE: Final = 2.0
+
+_LEAST: Final = 1e-6
+"""Attention below this is taken for it: its logarithm would be all that is learnt."""
 
 
 @dataclass(frozen=True, slots=True)
 class Taught:
-    """What a teacher makes of a batch: logits [A, vocabulary] and [B, vocabulary], its features."""
+    """What a teacher makes of a batch.
+
+    Logits [A, vocabulary] and [B, vocabulary], every layer's attention (`Trace`), and the features
+    of its tower [B, cells, width].
+    """
 
     answers: Tensor
     levels: Tensor
+    attention: Attention
     seen: Tensor
 
 
@@ -72,9 +85,10 @@ class Teacher(TowerTeacher):
     def __call__(self, pixels: Tensor, packed: Packed) -> Taught:
         """Answer packed questions about normalised pixels [B, 3, H, W]."""
         seen = self.see(pixels)
-        hidden = read_packed(self.model, seen, packed).last
+        passed = read_packed(self.model, seen, packed, told=True)
         head = self.model.lm_head
-        return Taught(head(hidden[packed.rows]), head(hidden[packed.level_rows]), seen)
+        answers, levels = head(passed.last[packed.rows]), head(passed.last[packed.level_rows])
+        return Taught(answers, levels, passed.attention, seen)
 
 
 def apart(ours: Tensor, theirs: Tensor) -> Tensor:
@@ -82,20 +96,29 @@ def apart(ours: Tensor, theirs: Tensor) -> Tensor:
     return 1 - nn_f.cosine_similarity(ours.float(), theirs.float(), dim=-1).mean()
 
 
-def lessons(
-    student: Student, sight: Sight, outputs: Outputs, taught: Taught, packed: Packed
-) -> dict[str, Tensor]:
-    """How far a student is from its teacher, by what is compared.
+def lessons(outputs: Outputs, taught: Taught, packed: Packed) -> dict[str, Tensor]:
+    """How far a student's language model is from its teacher's, by what is compared.
 
     logits: Kullback-Leibler divergence of next tokens and levels at a raised temperature, answers
-    weighted as in the loss; features: one minus the cosine of mapped features, 0..2.
+    weighted as in the loss; attention: that of where tokens look, each layer's with the teacher's
+    at the same depth, the mean over layers and tokens.
     """
-    assert student.imitate is not None
     answers = _divergence(outputs.answers, taught.answers)
     logits = (answers * packed.weights).sum() / packed.weights.sum().clamp(min=1e-9)
     levels = _divergence(outputs.levels, taught.levels)
     logits = logits + levels.sum() / max(1, len(levels))
-    return {"logits": logits, "features": apart(student.imitate(sight.seen.float()), taught.seen)}
+    return {"logits": logits, "attention": _astray(outputs.trace.attention, taught.attention)}
+
+
+def _astray(ours: Attention, theirs: Attention) -> Tensor:
+    """KL(theirs || ours) of attention, the mean over tokens of all blocks and over our layers."""
+    apart = [
+        nn_f.kl_div(our.clamp(min=_LEAST).log(), their.clamp(min=_LEAST), reduction="none")
+        for layer, place in zip(ours, places_among(len(ours), len(theirs)), strict=True)
+        for our, their in zip(layer, theirs[place], strict=True)
+    ]
+    tokens = torch.cat([part.sum(-1).flatten() for part in apart])
+    return tokens.mean()
 
 
 def _divergence(ours: Tensor, theirs: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """The whole recipe, one command: photographs in, a checkpoint out.
 
 A run folder holds every stage's state, so that the same command goes on where it was stopped:
-`pool/` and `checks/` (spoiled pictures), `tokenizer.json`, `vision.pt`, `reading.pt`, `model.pt`,
-logs, `training.png`, and at last `checkpoint/`.
+`pool/` and `checks/` (spoiled pictures), `tokenizer.json`, `start.pt`, `vision.pt`, `reading.pt`,
+`model.pt`, logs, `training.png`, and at last `checkpoint/`.
 
 The vision tower learns to give evidence of every cell; beside it, on another core, the language
 model learns to read such evidence, from the truth; then both are joined and learn together.
@@ -29,6 +29,7 @@ from export.training.checkpoint import write_checkpoint
 from export.training.language_stage import train_language
 from export.training.stages import LANGUAGE, READING, Material
 from export.training.team import train_apart, train_together
+from export.training.unfolding import write_start
 from export.training.vision_stage import train_vision
 from export.training.watching import watching
 from idetex_edge.prompts import PromptSet
@@ -36,6 +37,8 @@ from idetex_edge.prompts import PromptSet
 PROMPTS: Final = Path(__file__).parents[1] / "prompts" / "nano.json"
 CHECKS: Final = {"seen": False, "unseen": True}
 """Validation pools, on held-out photographs: with trained causes, and with held-out ones."""
+
+START: Final = "start.pt"
 
 _APART_SHARE: Final = 0.45
 """How much of the time the tower and the language model learn each by themselves."""
@@ -109,7 +112,7 @@ def train(
     weights and tokenizer are trained further. `vida` is a folder of ViDA-UGC's training files
     (`export.supervision.vida`), mixed in as photographs with human scores are. A `teacher` is a
     checkpoint folder of one of our presets: the student takes its vocabulary and prompts, and
-    learns from it what its tower sees, and in the last stage what it says, too (`teaching.py`).
+    learns from it what its tower sees, what it says and where it looks (`teaching.py`).
     `recipe` says which parts to leave out.
     """
     pool = run / "pool"
@@ -132,12 +135,15 @@ def train(
     scored = scored_examples(photos, held_out=True)
     material = Material(tokenizer, prompts, pool, real, checks, scored)
     common = (preset, material, run)
+    begun = run / START if start else None
+    if start and begun and not begun.exists():
+        write_start(preset, tokenizer, start, pool, begun)
     apart = minutes * _APART_SHARE
     budgets = {"vision": apart, READING.name: apart, LANGUAGE.name: minutes - apart}
     with watching(run, budgets):
         train_apart(
-            (train_vision, (preset, pool, checks, run, apart, start, teacher, recipe)),
-            (train_language, (READING, *common, apart, start, None, recipe)),
+            (train_vision, (preset, pool, checks, run, apart, begun, teacher, recipe)),
+            (train_language, (READING, *common, apart, begun, teacher, recipe)),
         )
         joined = (*common, minutes - apart, None, teacher, recipe)
         train_together(processes, train_language, LANGUAGE, *joined)

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from export.recipe import WHOLE, Recipe
 from export.student.architecture import PRESETS, configure, create, weights_under
-from export.student.growing import weights_for
 from export.training.batched_vision import encode
 from export.training.batches import Batches
 from export.training.course import Course
@@ -98,8 +97,8 @@ def train_vision(
 ) -> None:
     """Train a preset's tower on a pool for so many minutes in all; resumes from `run`.
 
-    It begins with the tower of the checkpoint folder `start`, grown where that is of a smaller
-    preset, or with fresh weights; the tower of the checkpoint folder `taught_by` may teach it.
+    It begins with the tower and witness in `start` (`unfolding.write_start`) or with fresh ones;
+    the tower of the checkpoint folder `taught_by` may teach it.
     `checks` names the pools to validate on. Writes `vision.pt` and `vision.jsonl` (see `Course`).
     """
     teacher = TowerTeacher(taught_by) if taught_by and "teaching" in recipe else None
@@ -109,8 +108,9 @@ def train_vision(
 
     def begin() -> None:
         if start:
-            weights = weights_for(start, PRESETS[preset])
-            model.tower.load_state_dict(weights_under("model.visual.", weights), strict=False)
+            weights = torch.load(start, weights_only=True)
+            for prefix, module in (("model.model.visual.", model.tower), ("witness.", model.head)):
+                module.load_state_dict(weights_under(prefix, weights))
 
     def validate(averaged: Witness) -> dict[str, dict[str, float]]:
         return {name: cell_scores(averaged, path) for name, path in checks.items()}
