@@ -54,10 +54,12 @@ def test_packed_language_equals_transformers(
     embedded = [text.embed_tokens(block.ids) for block in packed.blocks]
     embedded[0][:, packed.image] = torch.randn(2, 12, embedded[0].shape[-1]) * 0.05
     joined = torch.cat([part.flatten(0, 1) for part in embedded])
-    hidden = trace(text, joined, packed.blocks).last
+    passed = trace(text, joined, packed.blocks, told=True)
+    hidden = passed.last
+    random_student.set_attn_implementation("eager")
     at = 0
     compared = 0
-    for block, part in zip(packed.blocks, embedded, strict=True):
+    for number, (block, part) in enumerate(zip(packed.blocks, embedded, strict=True)):
         rows, length = block.ids.shape
         for row in range(rows if block.picture is not None else 0):
             assert block.picture is not None
@@ -69,12 +71,18 @@ def test_packed_language_equals_transformers(
                 grid=(6, 8),
                 merge_size=2,
             )
-            expected = text(
+            theirs = text(
                 inputs_embeds=torch.cat((embedded[0][owner], part[row]))[None],
                 position_ids=torch.from_numpy(positions)[:, None],
-            ).last_hidden_state[0, -length:]
+                output_attentions=True,
+            )
+            expected = theirs.last_hidden_state[0, -length:]
+            for layer, looked in zip(passed.attention, theirs.attentions, strict=True):
+                mean = looked[0].mean(0)[-length:]
+                assert torch.allclose(layer[number][row], mean, atol=1e-6)
             ours = hidden[at + row * length : at + (row + 1) * length]
             assert float((ours - expected).abs().max() / expected.abs().max()) < 1e-5
             compared += 1
         at += rows * length
     assert compared == 5
+    assert trace(text, joined, packed.blocks).attention == ()

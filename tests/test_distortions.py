@@ -12,7 +12,7 @@ from torch import Tensor
 from export.distortions.causes import CAUSES, CHAIN, Cause, causes_of
 from export.distortions.chance import Chance
 from export.distortions.compose import spoil
-from export.distortions.filters import convolve, from_ycc, gaussian_kernel, to_ycc
+from export.distortions.filters import convolve, from_ycc, gaussian_kernel, resize, to_ycc
 from export.distortions.masks import bounds
 from idetex_edge.boxes import to_thousandths
 from idetex_edge.vocabulary import DISTORTIONS, SEVERITIES
@@ -82,3 +82,34 @@ def test_convolution_matches_a_direct_one(photo: Tensor) -> None:
 
 def test_colour_planes_round_trip(photo: Tensor) -> None:
     assert torch.allclose(from_ycc(to_ycc(photo)), photo, atol=1e-5)
+
+
+@pytest.mark.parametrize(("height", "width"), [(48, 27), (27, 48)])
+def test_shrinking_one_way_alone_does_not_alias(height: int, width: int) -> None:
+    stripes = (torch.arange(48) % 2).float().expand(48, 48)
+    across = resize(stripes[None] if width < 48 else stripes.T[None], height, width, "bilinear")
+    assert float((across - 0.5).abs().max()) < 0.15
+
+
+@pytest.mark.parametrize("cause", causes_of("Motion blur", held_out=False), ids=lambda c: c.name)
+@pytest.mark.parametrize("severity", range(3))
+def test_motion_moves_nothing_on_the_whole(cause: Cause, severity: int) -> None:
+    """Else severity would be punished twice, and masks would have seams."""
+    dot = torch.zeros(3, 120, 160)
+    dot[:, 60, 80] = 1.0
+    blurred = cause.apply(dot, sum(cause.ranges[severity]) / 2, Chance(7))[0] ** 2.2
+    y, x = torch.meshgrid(torch.arange(120.0), torch.arange(160.0), indexing="ij")
+    total = blurred.sum()
+    assert float((blurred * y).sum() / total) == pytest.approx(60, abs=1.2)
+    assert float((blurred * x).sum() / total) == pytest.approx(80, abs=1.2)
+
+
+@pytest.mark.parametrize("name", ["turning camera", "zooming"])
+def test_all_of_a_picture_moves_about_as_far_as_its_severity_says(name: str) -> None:
+    (cause,) = (c for c in CAUSES if c.name == name)
+    for place in ((20, 20), (60, 80), (100, 140)):
+        dot = torch.zeros(3, 120, 160)
+        dot[(slice(None), *place)] = 1.0
+        lit = (cause.apply(dot, 14, Chance(5))[0] > 0.05).nonzero().float()
+        travel = float((lit.amax(0) - lit.amin(0)).norm())
+        assert 0.55 * 14 < travel < 1.6 * 14

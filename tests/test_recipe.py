@@ -155,6 +155,7 @@ def test_what_cannot_be_left_out_of_a_stage() -> None:
     assert "doubt" in parts_of("reading")
     assert "photographs" in parts_of("language")
     assert "teaching" not in parts_of("language")
+    assert "teaching" in parts_of("reading", taught=True)
     assert "teaching" in parts_of("language", taught=True)
     for stage, part, says in (
         ("reading", "photographs", "only language has"),

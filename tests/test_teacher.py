@@ -12,10 +12,11 @@ from export.pool.shards import write_shard
 from export.student.tokenizer import train_tokenizer, write_tokenizer
 from export.supervision.example import Example
 from export.supervision.examples import score_example
+from export.training.batched_language import Trace
 from export.training.batches import Batch, Batches
 from export.training.checkpoint import write_checkpoint
 from export.training.packing import Packed, Packer
-from export.training.student import Student
+from export.training.student import Outputs, Student
 from export.training.teaching import Taught, Teacher, apart, lessons
 from idetex_edge.errors import ExportError
 from idetex_edge.prompts import PromptSet
@@ -101,6 +102,19 @@ def test_who_says_and_looks_the_same_is_no_way_off(
     assert {name: float(part.detach()) for name, part in same.items()} == pytest.approx(
         {"logits": 0.0, "attention": 0.0}, abs=1e-5
     )
+
+
+def test_where_a_student_never_looks_it_can_be_shown_to(packed: Packed) -> None:
+    logits = torch.tensor([[30.0, 0.0, 0.0]], requires_grad=True)
+    hidden = torch.zeros(0, 4)
+    trace = Trace(hidden, hidden, hidden, (), (), ((logits.softmax(-1),),))
+    nothing = torch.zeros(len(packed.rows), 4)
+    levels = torch.zeros(len(packed.level_rows), 4)
+    said = Outputs(nothing, levels, hidden, hidden, trace)
+    shown = Taught(nothing, levels, ((torch.tensor([[0.0, 1.0, 0.0]]),),), hidden)
+    lessons(said, shown, packed)["attention"].backward()
+    assert logits.grad is not None
+    assert logits.grad[0].tolist() == pytest.approx([1.0, -1.0, 0.0], abs=1e-3)
 
 
 def test_a_deeper_teacher_shows_the_layer_at_the_same_depth(

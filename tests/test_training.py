@@ -93,7 +93,7 @@ def test_stages_run_and_go_on(trained: Trained) -> None:
         lines = _lines(trained.run / f"{stage.name}.jsonl")
         assert lines[-1]["step"] == len(lines) == 2
     assert set(lines[-1]["checks"]["people"]) == {"srcc", "plcc"}
-    assert not {"logits", "features"} & set(lines[-1])
+    assert not {"logits", "attention", "features"} & set(lines[-1])
 
 
 def test_a_run_makes_a_loadable_checkpoint(trained: Trained) -> None:
@@ -130,6 +130,7 @@ def test_a_teacher_teaches_every_stage(trained: Trained, tmp_path: Path) -> None
     train_language(READING, "nano", material, tmp_path, _MOMENT, taught_by=teacher)
     (line,) = _lines(tmp_path / "reading.jsonl")
     assert {"logits", "attention"} <= set(line)
+    assert "features" not in line
     train_language(LANGUAGE, "nano", material, tmp_path, _MOMENT, taught_by=teacher)
     (line,) = _lines(tmp_path / "model.jsonl")
     assert {"logits", "attention", "features"} <= set(line)
@@ -139,7 +140,9 @@ def test_a_teacher_teaches_every_stage(trained: Trained, tmp_path: Path) -> None
 
 def test_a_checkpoint_is_trained_further(trained: Trained, tmp_path: Path) -> None:
     start, material = tmp_path / "start.pt", trained.material
-    write_start("nano", material.tokenizer, trained.checkpoint, material.pool, start)
+    write_start(
+        "nano", material.tokenizer, trained.checkpoint, material.pool, start, batches=2, steps=20
+    )
     train_vision("nano", trained.material.pool, {}, tmp_path, _MOMENT, start)
     train_language(READING, "nano", trained.material, tmp_path, _MOMENT, start)
     averaged = _tensors(trained.run / "model.pt", "average")

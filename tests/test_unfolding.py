@@ -9,9 +9,11 @@ from tokenizers import Tokenizer
 from export.pool.photos import list_photos
 from export.pool.shards import write_shard
 from export.training.batches import Batches
+from export.training.checkpoint import write_checkpoint
 from export.training.evidence import GRADES, looks_of
 from export.training.student import Student
-from export.training.unfolding import unfold
+from export.training.unfolding import unfold, write_start
+from idetex_edge.prompts import PromptSet
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +58,29 @@ def test_the_witness_tells_the_truth(pool: Path, small_tokenizer: Tokenizer) -> 
     luma = looks_of(batch.pixels)[..., 0]
     error = (told - luma).square().mean() / (luma - luma.mean()).square().mean()
     assert float(error) < 0.5
+
+
+def test_a_start_that_was_cut_short_is_not_taken_for_one(
+    pool: Path,
+    tmp_path: Path,
+    small_tokenizer: Tokenizer,
+    nano_prompts: PromptSet,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    student = Student("nano", small_tokenizer)
+    torch.save({"average": {"weights": student.state_dict()}}, tmp_path / "model.pt")
+    folder, start = tmp_path / "checkpoint", tmp_path / "start.pt"
+    write_checkpoint("nano", small_tokenizer, nano_prompts, tmp_path / "model.pt", folder)
+
+    def cut(_: object, file: Path) -> None:
+        file.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    wanted = ("nano", small_tokenizer, folder, pool, start, 1, 5)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", cut)
+        with pytest.raises(KeyboardInterrupt):
+            write_start(*wanted)
+    assert not start.exists()
+    assert 0 < write_start(*wanted) <= 1
+    student.take_start(start)

@@ -1,6 +1,8 @@
 """Out of focus blur and motion blur: optical point-spread functions."""
 
+import cmath
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as nn_f
@@ -134,11 +136,9 @@ def coloured_defocus(image: Tensor, radius: float, chance: Chance) -> Tensor:
 def uneven_motion(image: Tensor, length: float, chance: Chance) -> Tensor:
     """Straight motion that speeds up or slows down while the shutter is open."""
     angle, power = chance.uniform(0, 2 * math.pi), chance.uniform(1.5, 3.0)
-    time = torch.linspace(0, 1, max(2, round(length * _OVERSAMPLING * 2)))
-    along = length * (time**power - 0.5)
-    return _through(
-        image, _trace(torch.stack((along * math.sin(angle), along * math.cos(angle)), 1))
-    )
+    along = length * torch.linspace(0, 1, max(2, round(length * _OVERSAMPLING * 2))) ** power
+    path = torch.stack((along * math.sin(angle), along * math.cos(angle)), dim=1)
+    return _through(image, _trace(path - path.mean(0)))
 
 
 def repeated_exposure(image: Tensor, length: float, chance: Chance) -> Tensor:
@@ -151,34 +151,40 @@ def repeated_exposure(image: Tensor, length: float, chance: Chance) -> Tensor:
     )
 
 
-def _averaged_views(image: Tensor, views: list[Tensor]) -> Tensor:
-    """The mean in linear light of [3, H, W] through affine maps [2, 3] of unit coordinates."""
-    grids = nn_f.affine_grid(torch.stack(views).to(image), [len(views), *image.shape], False)
-    light = to_linear(image)[None].expand(len(views), -1, -1, -1)
-    seen = nn_f.grid_sample(light, grids, padding_mode="reflection", align_corners=False)
-    return to_display(seen.mean(0))
+def _averaged_views(image: Tensor, views: Sequence[tuple[complex, complex]]) -> Tensor:
+    """The mean in linear light of views of [3, H, W], each a map of pixels' places.
+
+    Places are complex, x + iy in pixels from the picture's middle; a view (turn, shift) shows at
+    place z what lay at turn * z + shift.
+    """
+    height, width = image.shape[-2:]
+    light, total = to_linear(image)[None], torch.zeros_like(image)
+    for turn, shift in views:
+        x = (turn.real, -turn.imag * height / width, 2 * shift.real / width)
+        y = (turn.imag * width / height, turn.real, 2 * shift.imag / height)
+        grid = nn_f.affine_grid(torch.tensor([[x, y]]).to(image), [1, *image.shape], False)
+        total += nn_f.grid_sample(light, grid, padding_mode="reflection", align_corners=False)[0]
+    return to_display(total / len(views))
+
+
+def _far_centre(image: Tensor, chance: Chance) -> complex:
+    """A point far enough outside that all of the picture moves about as much around it."""
+    away = 2.5 * max(image.shape[-2:])
+    return cmath.rect(away, chance.uniform(0, 2 * math.pi))
 
 
 def turning_camera(image: Tensor, length: float, chance: Chance) -> Tensor:
-    """The camera rolls about a point outside the picture's middle; corners move `length` px."""
-    height, width = image.shape[-2:]
-    turn = length / math.hypot(0.7 * height, 0.7 * width)
-    centre_x, centre_y = chance.choice((-1.2, 1.2)), chance.uniform(-1.2, 1.2)
-    views: list[Tensor] = []
-    for angle in torch.linspace(-turn / 2, turn / 2, min(24, max(6, round(length)))).tolist():
-        cos, sin, shape = math.cos(angle), math.sin(angle), width / height
-        x = (cos, sin / shape, centre_x - cos * centre_x - sin * centre_y / shape)
-        y = (-sin * shape, cos, centre_y + sin * shape * centre_x - cos * centre_y)
-        views.append(torch.tensor((x, y)))
-    return _averaged_views(image, views)
+    """The camera rolls about a point far outside the picture, whose middle moves `length` px."""
+    centre = _far_centre(image, chance)
+    turn = length / abs(centre)
+    angles = torch.linspace(-turn / 2, turn / 2, max(2, round(length * 1.5))).tolist()
+    turns = [cmath.rect(1, angle) for angle in angles]
+    return _averaged_views(image, [(turn, centre - turn * centre) for turn in turns])
 
 
 def zooming(image: Tensor, length: float, chance: Chance) -> Tensor:
-    """A zoom ring turned, or a drive ahead, towards a point near one edge."""
-    reach = 1.3 * length / math.hypot(*image.shape[-2:])
-    centre_x, centre_y = chance.choice((-1.3, 1.3)), chance.uniform(-1.3, 1.3)
-    views: list[Tensor] = []
-    for scale in torch.linspace(1, 1 - reach, min(24, max(6, round(length)))).tolist():
-        x, y = (scale, 0.0, (1 - scale) * centre_x), (0.0, scale, (1 - scale) * centre_y)
-        views.append(torch.tensor((x, y)))
-    return _averaged_views(image, views)
+    """A drive ahead towards a point far outside the picture, whose middle moves `length` px."""
+    centre = _far_centre(image, chance)
+    reach = length / abs(centre)
+    scales = torch.linspace(1 - reach / 2, 1 + reach / 2, max(2, round(length * 1.5))).tolist()
+    return _averaged_views(image, [(scale, centre - scale * centre) for scale in scales])

@@ -139,7 +139,7 @@ CAUSES: Final = (
     Cause("Edge ringing effect", ringing.resonant, _HALO),
     Cause("Edge ringing effect", ringing.wide_halo, _HALO),
     Cause("Edge ringing effect", ringing.sharpened_twice, _HALO),
-    Cause("Edge ringing effect", ringing.sharpened_lightness, _HALO),
+    Cause("Edge ringing effect", ringing.sharpened_light, _HALO),
     Cause("Edge ringing effect", ringing.truncated_sinc, _HALO),
     Cause("Edge ringing effect", ringing.difference_halo, _HALO, held_out=True),
 )

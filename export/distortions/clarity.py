@@ -10,6 +10,9 @@ from export.distortions.filters import convolve, from_ycc, gaussian_blur, resize
 from export.distortions.pictures import to_picture, to_tensor
 from export.distortions.resampling import smaller, there_and_back
 
+_STRIP = 32
+"""Rows of which all neighbourhoods are in memory at once."""
+
 
 def bicubic_upscale(image: Tensor, factor: float, chance: Chance) -> Tensor:
     """Shrunk `factor` times and enlarged again, bicubic."""
@@ -95,9 +98,13 @@ def median_smoothed(image: Tensor, factor: float, chance: Chance) -> Tensor:
     """A median filter gone too far: texture flattened into patches, outlines kept."""
     side = 2 * round(0.45 * factor + 0.3) + 1
     padded = nn_f.pad(image[None], (side // 2,) * 4, mode="replicate")[0]
-    height, width = image.shape[-2:]
-    shifted = [padded[:, y : y + height, x : x + width] for y in range(side) for x in range(side)]
-    return torch.stack(shifted).median(0).values
+    height = image.shape[-2]
+    strips: list[Tensor] = []
+    for top in range(0, height, _STRIP):
+        rows = padded[:, top : top + _STRIP + side - 1]
+        windows = rows.unfold(1, side, 1).unfold(2, side, 1).flatten(-2)
+        strips.append(windows.median(-1).values)
+    return torch.cat(strips, dim=1)
 
 
 def smeared_chroma(image: Tensor, factor: float, chance: Chance) -> Tensor:
@@ -107,7 +114,9 @@ def smeared_chroma(image: Tensor, factor: float, chance: Chance) -> Tensor:
     luma = there_and_back(planes[:1], 0.85 * factor, "bilinear", "bicubic")
     along = max(4, round(width / (3 * factor)))
     chroma = resize(resize(planes[1:], height, along, "area"), height, width, "bilinear")
-    return from_ycc(torch.cat((luma, torch.roll(chroma, round(factor), -1))))
+    shift = round(factor)
+    late = nn_f.pad(chroma[None], (shift, 0, 0, 0), mode="replicate")[0, ..., :width]
+    return from_ycc(torch.cat((luma, late)))
 
 
 def faded(image: Tensor, factor: float, chance: Chance) -> Tensor:

@@ -72,9 +72,9 @@ def bloom(image: Tensor, stops: float, chance: Chance) -> Tensor:
 
 
 def flat_dark(image: Tensor, stops: float, chance: Chance) -> Tensor:
-    """Highlights pulled down and contrast with them, as a weak display in the sun shows it."""
+    """Highlights pulled down, blacks milky, as a weak display in the sun shows a picture."""
     shown = image.clamp(0, 1)
-    return shown * (1 - 0.2 * shown) / (1 + 0.45 * stops)
+    return 0.05 + shown * (1 - 0.4 * shown) / (1 + 0.5 * stops)
 
 
 def tinted_dusk(image: Tensor, stops: float, chance: Chance) -> Tensor:

@@ -49,7 +49,7 @@ def gaussian_blur(image: Tensor, sigma: float) -> Tensor:
 def resize(image: Tensor, height: int, width: int, mode: str) -> Tensor:
     """Resample [C, H, W]; `mode` is torch's, antialiased when shrinking with a smooth one."""
     smooth = mode in ("bilinear", "bicubic")
-    shrinking = height < image.shape[-2]
+    shrinking = height < image.shape[-2] or width < image.shape[-1]
     return nn_f.interpolate(
         image[None],
         size=(height, width),

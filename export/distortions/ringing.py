@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from export.distortions.chance import Chance
-from export.distortions.filters import convolve, gaussian_blur
+from export.distortions.filters import convolve, gaussian_blur, to_display, to_linear
 
 
 def oversharpened(image: Tensor, amount: float, chance: Chance) -> Tensor:
@@ -57,11 +57,11 @@ def resonant(image: Tensor, amount: float, chance: Chance) -> Tensor:
     return limited + 0.9 * amount * (limited - gaussian_blur(limited, 2.0))
 
 
-def sharpened_lightness(image: Tensor, amount: float, chance: Chance) -> Tensor:
+def sharpened_light(image: Tensor, amount: float, chance: Chance) -> Tensor:
     """Sharpened in linear light, where dark rims are deep and bright ones spread."""
-    light = image.clamp(0, 1) ** 2.2
-    sharp = light + 1.1 * amount * (light - gaussian_blur(light, chance.uniform(1.0, 3.0)))
-    return sharp.clamp(0, 1) ** (1 / 2.2)
+    light = to_linear(image)
+    detail = light - gaussian_blur(light, chance.uniform(1.0, 3.0))
+    return to_display(light + 1.1 * amount * detail)
 
 
 def truncated_sinc(image: Tensor, amount: float, chance: Chance) -> Tensor:

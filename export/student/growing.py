@@ -66,7 +66,10 @@ def _grown(name: str, tensor: Tensor, times: int, generator: torch.Generator) ->
 
 
 def places_among(few: int, many: int) -> list[int]:
-    """Where `few` layers go among `many`: the last of each stretch, as full attention is."""
+    """Where `few` layers go among `many`: the last of each stretch, as full attention is.
+
+    Where they are not fewer, some share a place.
+    """
     return [-(-(number + 1) * many // few) - 1 for number in range(few)]
 
 

@@ -127,7 +127,8 @@ def trace(text: Any, embeddings: Tensor, blocks: Sequence[Block], told: bool = F
     attention: list[tuple[Tensor, ...]] = []
     for index, layer in enumerate(text.layers):
         hidden, attended = _layer(layer, hidden, cos, sin, blocks, told)
-        attention.append(tuple(a.attention for a in attended if a.attention is not None))
+        if told:
+            attention.append(tuple(a.attention for a in attended if a.attention is not None))
         if index + 1 == round(depth * _EARLY):
             early = hidden
         if index == round(depth * _POINTING):

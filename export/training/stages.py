@@ -1,8 +1,8 @@
 """Stages two and three: what each learns from, what pictures are asked, and how they are seen.
 
 In stage two, *reading*, the language model learns every task from the truth as a tower might put it
-(`evidence.told`); no pixel is encoded. In stage three, *language*, the whole model sees,
-vision tower included, and learns people's scores beside.
+(`evidence.told`); no pixel is encoded but for a teacher. In stage three, *language*, the whole
+model sees, vision tower included, and learns people's scores beside.
 """
 
 from collections.abc import Mapping, Sequence

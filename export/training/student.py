@@ -166,8 +166,8 @@ class Student(nn.Module):
         self.testify.bias.copy_(-ABSENT * weight[:, :GRADES].sum(1))
 
     def take_start(self, start: Path) -> None:
-        """Take the weights that `unfolding.write_start` wrote; a map to a teacher's is fresh."""
-        self.load_state_dict(torch.load(start, weights_only=True), strict=False)
+        """Take the weights that `unfolding.write_start` wrote."""
+        self.load_state_dict(torch.load(start, weights_only=True))
 
     def take_reading(self, reading: Path) -> None:
         """Take the averaged weights of the reading stage (`reading.pt`).

@@ -1,11 +1,11 @@
 """Learning from a teacher beside the truth: what it says, where it looks, what its tower sees.
 
 Logits are matched as Hinton et al. do ("Distilling the Knowledge in a Neural Network", 2015);
-attention as Zagoruyko and Komodakis do ("Paying More Attention to Attention", 2017), each layer's
-heads as one and as probabilities, since that is what a fresh language model lacks longest: where to
-look for an answer; features by direction, through a linear map that is dropped afterwards (Romero
-et al., "FitNets", 2015). All need a teacher of our own kind, that shares the student's vocabulary;
-any other can answer pictures (`python -m export label`), which `train --vida` learns from.
+attention as Wang et al. do ("MiniLM", 2020), but in every layer and all its heads as one, since
+where to look for an answer is what a fresh language model lacks longest; features by direction,
+through a linear map that is dropped afterwards (Romero et al., "FitNets", 2015). All need a teacher
+of our own kind, that shares the student's vocabulary; any other can answer pictures
+(`python -m export label`), which `train --vida` learns from.
 """
 
 from dataclasses import dataclass
@@ -28,8 +28,8 @@ Attention = tuple[tuple[Tensor, ...], ...]
 
 _TEMPERATURE: Final = 2.0
 
-_LEAST: Final = 1e-6
-"""Attention below this is taken for it: its logarithm would be all that is learnt."""
+_LEAST: Final = 1e-30
+"""Added for logarithms of what is masked; a key that a student dropped keeps its gradient."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +111,13 @@ def lessons(outputs: Outputs, taught: Taught, packed: Packed) -> dict[str, Tenso
 
 
 def _astray(ours: Attention, theirs: Attention) -> Tensor:
-    """KL(theirs || ours) of attention, the mean over tokens of all blocks and over our layers."""
-    apart = [
-        nn_f.kl_div(our.clamp(min=_LEAST).log(), their.clamp(min=_LEAST), reduction="none")
+    """KL(theirs || ours) of attention, the mean over our layers and all rows, padding included."""
+    parts = [
+        nn_f.kl_div((our + _LEAST).log(), their, reduction="none").sum(-1).flatten()
         for layer, place in zip(ours, places_among(len(ours), len(theirs)), strict=True)
         for our, their in zip(layer, theirs[place], strict=True)
     ]
-    tokens = torch.cat([part.sum(-1).flatten() for part in apart])
-    return tokens.mean()
+    return torch.cat(parts).mean()
 
 
 def _divergence(ours: Tensor, theirs: Tensor) -> Tensor:

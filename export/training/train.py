@@ -38,7 +38,7 @@ PROMPTS: Final = Path(__file__).parents[1] / "prompts" / "nano.json"
 CHECKS: Final = {"seen": False, "unseen": True}
 """Validation pools, on held-out photographs: with trained causes, and with held-out ones."""
 
-START: Final = "start.pt"
+_START: Final = "start.pt"
 
 _APART_SHARE: Final = 0.45
 """How much of the time the tower and the language model learn each by themselves."""
@@ -135,7 +135,7 @@ def train(
     scored = scored_examples(photos, held_out=True)
     material = Material(tokenizer, prompts, pool, real, checks, scored)
     common = (preset, material, run)
-    begun = run / START if start else None
+    begun = run / _START if start else None
     if start and begun and not begun.exists():
         write_start(preset, tokenizer, start, pool, begun)
     apart = minutes * _APART_SHARE

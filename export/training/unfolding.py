@@ -1,9 +1,9 @@
 """A checkpoint's evidence found again, so that training goes on where it ended.
 
-`Student.fold` takes witness and testimony into the patch merger, and a checkpoint keeps their
-product alone. But the language model reads nothing that is not made of a cell's evidence: a witness
-fitted to the truth of some pictures finds the numbers again, and least squares the layer that tells
-them (of nano's features it explains all but some parts in a hundred thousand).
+`Student.fold` takes witness, testimony and bypass into the patch merger, and a checkpoint keeps
+their product alone. While the bypass is small, the language model reads nothing that is not made of
+a cell's evidence: a witness fitted to the truth of some pictures finds the numbers again, and least
+squares the layer that tells them. What the bypass had handed on besides is left out.
 """
 
 from itertools import islice
@@ -83,14 +83,24 @@ def unfold(student: Student, pool: Path, batches: int = _BATCHES, steps: int = _
 
 
 def write_start(
-    preset: str, tokenizer: Tokenizer, checkpoint: Path, pool: Path, file: Path
-) -> None:
+    preset: str,
+    tokenizer: Tokenizer,
+    checkpoint: Path,
+    pool: Path,
+    file: Path,
+    batches: int = _BATCHES,
+    steps: int = _STEPS,
+) -> float:
     """Write the weights of a student that begins as a checkpoint folder of ours, unfolded.
 
-    The checkpoint may be of a smaller preset, and is grown. `pool` has pictures to look at. Raises
-    ExportError where the checkpoint is not one of ours.
+    The checkpoint may be of a smaller preset, and is grown. `pool` has pictures to look at; for the
+    rest, and what is returned, see `unfold`. Raises ExportError where the checkpoint is not one of
+    ours.
     """
     student = Student(preset, tokenizer)
     student.load_checkpoint(checkpoint)
-    unfold(student, pool)
-    torch.save(student.state_dict(), file)
+    explained = unfold(student, pool, batches, steps)
+    partial = file.with_suffix(".partial")
+    torch.save(student.state_dict(), partial)
+    partial.replace(file)
+    return explained
