@@ -74,7 +74,7 @@ def bloom(image: Tensor, stops: float, chance: Chance) -> Tensor:
 def flat_dark(image: Tensor, stops: float, chance: Chance) -> Tensor:
     """Highlights pulled down, blacks milky, as a weak display in the sun shows a picture."""
     shown = image.clamp(0, 1)
-    return 0.05 + shown * (1 - 0.4 * shown) / (1 + 0.5 * stops)
+    return 0.04 + shown * (1 - 0.3 * shown) / (1 + 0.4 * stops)
 
 
 def tinted_dusk(image: Tensor, stops: float, chance: Chance) -> Tensor:
