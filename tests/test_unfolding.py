@@ -84,3 +84,22 @@ def test_a_start_that_was_cut_short_is_not_taken_for_one(
     assert not start.exists()
     assert 0 < write_start(*wanted) <= 1
     student.take_start(start)
+
+
+def test_a_larger_preset_starts_as_the_smaller_one_grown(
+    pool: Path, tmp_path: Path, small_tokenizer: Tokenizer, nano_prompts: PromptSet
+) -> None:
+    torch.save(
+        {"average": {"weights": Student("nano", small_tokenizer).state_dict()}}, tmp_path / "m"
+    )
+    folder, start = tmp_path / "checkpoint", tmp_path / "start.pt"
+    write_checkpoint("nano", small_tokenizer, nano_prompts, tmp_path / "m", folder)
+    write_start("mini", small_tokenizer, folder, pool, start, 1, 5)
+    grown = Student("mini", small_tokenizer)
+    grown.take_start(start)
+    small = Student("nano", small_tokenizer)
+    small.load_checkpoint(folder)
+    batch = next(iter(Batches(pool, 60_000, seed=9)))
+    with torch.no_grad():
+        ours, theirs = (s.see(batch.pixels).seen for s in (small, grown))
+    assert torch.allclose(theirs, ours.repeat(1, 1, 2), atol=1e-3)
