@@ -75,12 +75,16 @@ def _trace(points: Tensor) -> Tensor:
     return kernel
 
 
+def _straight(along: Tensor, angle: float) -> Tensor:
+    """The path [n, 2] (y, x) of points so many pixels along a line at an angle."""
+    return torch.stack((along * math.sin(angle), along * math.cos(angle)), dim=1)
+
+
 def linear_motion(image: Tensor, length: float, chance: Chance) -> Tensor:
     """Straight motion of `length` pixels in a random direction."""
     angle = chance.uniform(0, math.pi)
     along = torch.linspace(-length / 2, length / 2, max(2, round(length * _OVERSAMPLING)))
-    path = torch.stack((along * math.sin(angle), along * math.cos(angle)), dim=1)
-    return _through(image, _trace(path))
+    return _through(image, _trace(_straight(along, angle)))
 
 
 def jerky_motion(image: Tensor, length: float, chance: Chance) -> Tensor:
@@ -137,7 +141,7 @@ def uneven_motion(image: Tensor, length: float, chance: Chance) -> Tensor:
     """Straight motion that speeds up or slows down while the shutter is open."""
     angle, power = chance.uniform(0, 2 * math.pi), chance.uniform(1.5, 3.0)
     along = length * torch.linspace(0, 1, max(2, round(length * _OVERSAMPLING * 2))) ** power
-    path = torch.stack((along * math.sin(angle), along * math.cos(angle)), dim=1)
+    path = _straight(along, angle)
     return _through(image, _trace(path - path.mean(0)))
 
 
@@ -146,9 +150,7 @@ def repeated_exposure(image: Tensor, length: float, chance: Chance) -> Tensor:
     angle = chance.uniform(0, math.pi)
     phase = torch.linspace(0, math.pi, max(4, round(length * _OVERSAMPLING)))
     along = 0.5 * length * phase.cos()
-    return _through(
-        image, _trace(torch.stack((along * math.sin(angle), along * math.cos(angle)), 1))
-    )
+    return _through(image, _trace(_straight(along, angle)))
 
 
 def _averaged_views(image: Tensor, views: Sequence[tuple[complex, complex]]) -> Tensor:

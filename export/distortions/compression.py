@@ -47,6 +47,15 @@ def _quantise_blocks(plane: Tensor, table: Tensor) -> Tensor:
     return decoded[:height, :width]
 
 
+def _with_one_table(image: Tensor, table: Tensor) -> Tensor:
+    """All planes of [3, H, W] at full resolution, their blocks rounded by the same table."""
+    planes = to_ycc(image) * 255
+    planes[0] -= 128
+    decoded = torch.stack([_quantise_blocks(plane, table) for plane in planes])
+    decoded[0] += 128
+    return from_ycc(decoded / 255)
+
+
 def _scaled_table(table: tuple[int, ...], quality: float, like: Tensor) -> Tensor:
     """Libjpeg's mapping from quality 1..100 to a scale of the tables."""
     scale = 50 / quality if quality < 50 else 2 - quality / 50
@@ -75,11 +84,7 @@ def large_blocks(image: Tensor, quality: float, chance: Chance) -> Tensor:
     frequency = torch.arange(16, device=image.device)
     table += (frequency[:, None] + frequency[None, :]) * 2.2
     table *= 420 / (quality + 8)
-    planes = to_ycc(image) * 255
-    planes[0] -= 128
-    decoded = torch.stack([_quantise_blocks(plane, table) for plane in planes])
-    decoded[0] += 128
-    return from_ycc(decoded / 255)
+    return _with_one_table(image, table)
 
 
 def _through_encoder(image: Tensor, **options: object) -> Tensor:
@@ -126,11 +131,7 @@ def first_scans(image: Tensor, quality: float, chance: Chance) -> Tensor:
     frequency = torch.arange(8, device=image.device)
     dropped = (frequency[:, None] + frequency[None, :]) > kept
     table = torch.where(dropped, 1e9, 40.0 - quality)
-    planes = to_ycc(image) * 255
-    planes[0] -= 128
-    decoded = torch.stack([_quantise_blocks(plane, table) for plane in planes])
-    decoded[0] += 128
-    return from_ycc(decoded / 255)
+    return _with_one_table(image, table)
 
 
 def stretched_jpeg(image: Tensor, quality: float, chance: Chance) -> Tensor:

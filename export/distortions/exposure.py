@@ -77,11 +77,16 @@ def flat_dark(image: Tensor, stops: float, chance: Chance) -> Tensor:
     return 0.04 + shown * (1 - 0.3 * shown) / (1 + 0.4 * stops)
 
 
+def _tinted(image: Tensor, stops: float, spread: float, chance: Chance) -> Tensor:
+    """More light by `stops`, in each channel by up to `spread` of them more or less."""
+    parts = [chance.uniform(-spread, spread) for _ in range(3)]
+    gains = torch.tensor([2.0 ** (stops * (1 + part)) for part in parts], device=image.device)
+    return to_display(to_linear(image) * gains[:, None, None])
+
+
 def tinted_dusk(image: Tensor, stops: float, chance: Chance) -> Tensor:
     """Less light of every colour, but not as much of each: a blue or an orange dusk."""
-    tint = [chance.uniform(-0.35, 0.35) for _ in range(3)]
-    gains = torch.tensor([2.0 ** (-stops * (1 + part)) for part in tint], device=image.device)
-    return to_display(to_linear(image) * gains[:, None, None])
+    return _tinted(image, -stops, 0.35, chance)
 
 
 def screened(image: Tensor, stops: float, chance: Chance) -> Tensor:
@@ -92,6 +97,4 @@ def screened(image: Tensor, stops: float, chance: Chance) -> Tensor:
 
 def clipped_colours(image: Tensor, stops: float, chance: Chance) -> Tensor:
     """More light of every colour, but not as much of each: one channel burns out first."""
-    tint = [chance.uniform(-0.25, 0.25) for _ in range(3)]
-    gains = torch.tensor([2.0 ** (stops * (1 + part)) for part in tint], device=image.device)
-    return to_display(to_linear(image) * gains[:, None, None])
+    return _tinted(image, stops, 0.25, chance)

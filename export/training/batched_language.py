@@ -25,6 +25,10 @@ _MIDDLE: Final = 2 / 3
 """How deep the middle layer is: deep enough to see, with layers left to act on what is seen."""
 
 
+Attention = tuple[tuple[Tensor, ...], ...]
+"""Of every layer and block, where its tokens look."""
+
+
 @dataclass(frozen=True, slots=True)
 class Trace:
     """What a pass over packed blocks leaves behind.
@@ -41,7 +45,7 @@ class Trace:
     early: Tensor
     queries: tuple[Tensor, ...]
     keys: tuple[Tensor, ...]
-    attention: tuple[tuple[Tensor, ...], ...] = ()
+    attention: Attention = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +75,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, told: bool) -> tuple[Tens
     mask = _causal(length, key.shape[2] - length, query).repeat(heads // groups, 1)
     weights = (torch.matmul(folded, key.transpose(-1, -2)) + mask).softmax(-1).to(value.dtype)
     mixed = torch.matmul(weights, value).view(rows, heads, length, size)
-    by_head = weights.view(rows, heads, length, key.shape[2]) if told else None
-    mean = None if by_head is None else by_head.float().mean(1)
+    mean = weights.view(rows, heads, length, -1).float().mean(1) if told else None
     return mixed.transpose(1, 2).reshape(rows * length, heads * size), mean
 
 

@@ -19,12 +19,11 @@ from torch import Tensor
 
 from export.student.architecture import HEAD_DIM, require_rotary_base, trained_model
 from export.student.growing import places_among
+from export.training.batched_language import Attention
 from export.training.batched_vision import encode
 from export.training.packing import Packed
 from export.training.student import Outputs, read_packed
 from idetex_edge.errors import ExportError
-
-Attention = tuple[tuple[Tensor, ...], ...]
 
 _TEMPERATURE: Final = 2.0
 

@@ -135,9 +135,11 @@ def train(
     scored = scored_examples(photos, held_out=True)
     material = Material(tokenizer, prompts, pool, real, checks, scored)
     common = (preset, material, run)
-    begun = run / _START if start else None
-    if start and begun and not begun.exists():
-        write_start(preset, tokenizer, start, pool, begun)
+    begun = None
+    if start:
+        begun = run / _START
+        if not begun.exists():
+            write_start(preset, tokenizer, start, pool, begun)
     apart = minutes * _APART_SHARE
     budgets = {"vision": apart, READING.name: apart, LANGUAGE.name: minutes - apart}
     with watching(run, budgets):
