@@ -6,14 +6,19 @@ from pathlib import Path
 import pytest
 import skimage.data
 import tiny
+import torch
 from hypothesis import settings
 from PIL import Image
 from tokenizers import Tokenizer
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from export.convert import Conversion, convert
+from export.pool.photos import list_photos
+from export.pool.shards import write_shard
 from export.student.architecture import PRESETS, configure, create
 from export.student.tokenizer import special_ids, train_tokenizer
+from export.training.checkpoint import write_checkpoint
+from export.training.student import Student
 from export.training.train import PROMPTS
 from idetex_edge.bundle import Bundle, open_bundle
 from idetex_edge.engines import Engine, load_engine
@@ -123,3 +128,26 @@ def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines.append(f"{name}\t{name.split('/')[1]}\tCC0\t\t{mos}")
     (folder / "SOURCES.tsv").write_text("\n".join(lines) + "\n")
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_pool(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pool of one shard of spoiled pictures; read only."""
+    folder = tmp_path_factory.mktemp("pools") / "small"
+    clean = [photo for photo in list_photos(photo_folder) if not photo.scored]
+    write_shard(folder, clean, photo_folder, seed=2, held_out=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def fresh_checkpoint(
+    tmp_path_factory: pytest.TempPathFactory, small_tokenizer: Tokenizer, nano_prompts: PromptSet
+) -> Path:
+    """A checkpoint folder of nano's architecture and fresh weights; read only."""
+    folder = tmp_path_factory.mktemp("fresh")
+    weights = Student("nano", small_tokenizer).state_dict()
+    torch.save({"average": {"weights": weights}}, folder / "model.pt")
+    write_checkpoint(
+        "nano", small_tokenizer, nano_prompts, folder / "model.pt", folder / "checkpoint"
+    )
+    return folder / "checkpoint"

@@ -7,16 +7,20 @@ import skimage.data
 import torch
 from tokenizers import Tokenizer
 
-from export.pool.photos import list_photos
-from export.pool.shards import write_shard
+from export.supervision.example import Example
+from export.supervision.examples import score_example
+from export.supervision.levels import pseudo_mos
 from export.training.batched_vision import encode
 from export.training.batches import Batches, normalise
 from export.training.evidence import (
     GRADES,
     cell_auc,
     evidence_loss,
-    grade_targets,
+    known_of,
     looks_of,
+    score_loss,
+    score_told,
+    scores_of,
     told,
 )
 from export.training.student import Student
@@ -30,19 +34,35 @@ def test_auc_against_pair_counting() -> None:
     assert cell_auc(scores, truth) == pytest.approx(float(wins))
 
 
-def test_testimony_is_the_truth_with_errors(photo_folder: Path, tmp_path: Path) -> None:
-    pool = tmp_path / "pool"
-    clean = [p for p in list_photos(photo_folder) if not p.scored]
-    write_shard(pool, clean, photo_folder, seed=2, held_out=False)
-    batch = next(iter(Batches(pool, 1_000_000, seed=1)))
-    targets, looks = grade_targets(batch.coverage, batch.severity), looks_of(batch.pixels)
-    heard = told(targets, looks, torch.Generator().manual_seed(3))
-    again = told(targets, looks, torch.Generator().manual_seed(3))
+def test_testimony_is_the_truth_with_errors(small_pool: Path) -> None:
+    batch = next(iter(Batches(small_pool, 1_000_000, seed=1)))
+    known = known_of(batch)
+    heard = told(known, torch.Generator().manual_seed(3))
+    again = told(known, torch.Generator().manual_seed(3))
     assert torch.equal(heard, again)
-    scores, truth = heard[..., :GRADES].flatten(), targets.flatten() > 0.5
+    scores, truth = heard[..., :GRADES].flatten(), known.grades.flatten() > 0.5
     assert 0.95 < cell_auc(scores, truth) < 1.0
-    exact = torch.cat((torch.logit(targets, eps=1e-4), looks), dim=-1)
-    assert evidence_loss(exact, targets, looks) < evidence_loss(heard, targets, looks)
+    assert known.scores.tolist() == pytest.approx([pseudo_mos(r) for r in batch.records])
+    assert 0 < float((score_told(heard) - known.scores).abs().mean()) < 1
+    exact = told(known, torch.Generator(), doubtful=False)
+    assert score_loss(exact, known.scores) < score_loss(heard, known.scores)
+    right = torch.cat((torch.logit(known.grades, eps=1e-4), exact[..., GRADES:]), dim=-1)
+    assert evidence_loss(right, known) < evidence_loss(heard, known)
+
+
+def test_a_picture_without_a_score_teaches_none() -> None:
+    asked = [[Example("question", "Yes.")], [score_example(2.0)]]
+    scores = scores_of(asked)
+    assert scores.isnan().tolist() == [True, False]
+    assert float(scores[1]) == pytest.approx(2.0, abs=0.05)
+    evidence = torch.zeros(2, 6, 35, requires_grad=True)
+    loss = score_loss(evidence, scores)
+    loss.backward()
+    assert evidence.grad is not None
+    assert loss > 0
+    assert not evidence.grad[0].any()
+    assert evidence.grad[1, :, -1].all()
+    assert not score_loss(evidence.detach(), scores[:1].expand(2))
 
 
 def test_looks_are_the_means_of_cells() -> None:

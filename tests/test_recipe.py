@@ -19,7 +19,7 @@ from export.supervision.mixture import BOXES, EVERYTHING, without_brief
 from export.supervision.wording import FirstWords
 from export.training.ablation import ablate, markdown, parts_of
 from export.training.batches import Batches
-from export.training.evidence import ABSENT, PRESENT, told
+from export.training.evidence import ABSENT, PRESENT, Known, score_told, told
 from export.training.packing import TASK_WEIGHTS
 from export.training.stages import LANGUAGE, READING, asked_of, tasks_of, weights_of
 from idetex_edge.errors import ExportError
@@ -31,14 +31,6 @@ TRUTHS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def pool(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("recipe") / "pool"
-    clean = clean_photos(list_photos(photo_folder), held_out=False)
-    write_shard(folder, clean, photo_folder, seed=2, held_out=False)
-    return folder
-
-
 def test_only_parts_can_be_left_out() -> None:
     assert all(part in Recipe() for part in PARTS)
     less = recipe_without(["mirroring"])
@@ -47,15 +39,15 @@ def test_only_parts_can_be_left_out() -> None:
         recipe_without(["flipping"])
 
 
-def test_mirroring(pool: Path) -> None:
-    turned = [b.mirrored for b in islice(Batches(pool, 400_000, 0), 6)]
+def test_mirroring(small_pool: Path) -> None:
+    turned = [b.mirrored for b in islice(Batches(small_pool, 400_000, 0), 6)]
     assert len({pair for pairs in turned for pair in pairs}) > 1
-    plain = [b.mirrored for b in islice(Batches(pool, 400_000, 0, mirrors=False), 6)]
+    plain = [b.mirrored for b in islice(Batches(small_pool, 400_000, 0, mirrors=False), 6)]
     assert {pair for pairs in plain for pair in pairs} == {(False, False)}
 
 
-def test_redrawing(pool: Path) -> None:
-    batch = next(iter(Batches(pool, 400_000, 0, mirrors=False)))
+def test_redrawing(small_pool: Path) -> None:
+    batch = next(iter(Batches(small_pool, 400_000, 0, mirrors=False)))
 
     def asked(draw: str, *without: str) -> list[str]:
         found = asked_of(batch, draw, EVERYTHING, recipe_without(without))
@@ -94,13 +86,15 @@ def test_mixing_and_shortening() -> None:
 
 
 def test_doubt() -> None:
-    targets, looks = torch.rand(2, 5, 30).round(), torch.rand(2, 5, 4)
+    known = Known(torch.rand(2, 5, 30).round(), torch.rand(2, 5, 4), torch.tensor([1.5, 4.0]))
     draw = torch.Generator().manual_seed(0)
-    exact = told(targets, looks, draw, doubtful=False)
-    assert torch.equal(exact[..., :30] > 0, targets > 0)
+    exact = told(known, draw, doubtful=False)
+    assert torch.equal(exact[..., :30] > 0, known.grades > 0)
     assert set(exact[..., :30].unique().tolist()) == {ABSENT, PRESENT}
-    assert torch.equal(exact[..., 30:], looks)
-    assert not torch.equal(told(targets, looks, draw)[..., :30], exact[..., :30])
+    assert torch.equal(exact[..., 30:34], known.looks)
+    assert torch.equal(score_told(exact), known.scores)
+    doubted = told(known, draw)
+    assert not (doubted == exact).any()
 
 
 def test_cropping_and_resampling(photo_folder: Path, tmp_path: Path) -> None:
@@ -119,7 +113,7 @@ def test_cropping_and_resampling(photo_folder: Path, tmp_path: Path) -> None:
 
 def test_the_worth_of_a_part_is_what_is_lost_without_it(
     photo_folder: Path,
-    pool: Path,
+    small_pool: Path,
     tmp_path: Path,
     small_tokenizer: Tokenizer,
     nano_prompts: PromptSet,
@@ -132,13 +126,13 @@ def test_the_worth_of_a_part_is_what_is_lost_without_it(
         folder = run / "checks" / name
         folder.mkdir(parents=True)
         for seed in range(900_000, 900_008):
-            (folder / f"{seed}_x").symlink_to(next(pool.iterdir()))
+            (folder / f"{seed}_x").symlink_to(next(small_pool.iterdir()))
     seen: list[tuple[int, int]] = []
 
     def advance(_: str, done: int, total: int) -> None:
         seen.append((done, total))
 
-    common = ("reading", "nano", model, photo_folder, pool, run, 1e-4, ["doubt"], None, None)
+    common = ("reading", "nano", model, photo_folder, small_pool, run, 1e-4, ["doubt"], None, None)
     found = ablate(*common, advance)
     assert seen == [(0, 2), (1, 2), (2, 2)]
     assert json.loads((run / "ablation.json").read_text())["variants"] == found
@@ -158,7 +152,7 @@ def test_what_cannot_be_left_out_of_a_stage() -> None:
     assert "teaching" in parts_of("reading", taught=True)
     assert "teaching" in parts_of("language", taught=True)
     for stage, part, says in (
-        ("reading", "photographs", "only language has"),
+        ("reading", "photographs", "one of vision and language"),
         ("reading", "cropping", "makes the pool"),
         ("reading", "x", "no part 'x'"),
         ("language", "teaching", "give --teacher"),

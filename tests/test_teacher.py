@@ -7,14 +7,11 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from export.pool.photos import list_photos
-from export.pool.shards import write_shard
 from export.student.tokenizer import train_tokenizer, write_tokenizer
 from export.supervision.example import Example
 from export.supervision.examples import score_example
 from export.training.batched_language import Trace
 from export.training.batches import Batch, Batches
-from export.training.checkpoint import write_checkpoint
 from export.training.packing import Packed, Packer
 from export.training.student import Outputs, Student
 from export.training.teaching import Taught, Teacher, apart, lessons
@@ -23,27 +20,9 @@ from idetex_edge.prompts import PromptSet
 
 
 @pytest.fixture(scope="module")
-def taught_by(
-    tmp_path_factory: pytest.TempPathFactory, small_tokenizer: Tokenizer, nano_prompts: PromptSet
-) -> Path:
-    """A checkpoint folder of fresh weights."""
-    folder = tmp_path_factory.mktemp("teacher")
-    torch.manual_seed(1)
-    weights = Student("nano", small_tokenizer).state_dict()
-    torch.save({"average": {"weights": weights}}, folder / "model.pt")
-    write_checkpoint(
-        "nano", small_tokenizer, nano_prompts, folder / "model.pt", folder / "checkpoint"
-    )
-    return folder / "checkpoint"
-
-
-@pytest.fixture(scope="module")
-def batch(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Batch:
+def batch(small_pool: Path) -> Batch:
     """Some spoiled pictures of one size."""
-    pool = tmp_path_factory.mktemp("pool")
-    clean = [p for p in list_photos(photo_folder) if not p.scored]
-    write_shard(pool, clean, photo_folder, seed=2, held_out=False)
-    return next(iter(Batches(pool, 100_000, seed=1)))
+    return next(iter(Batches(small_pool, 100_000, seed=1)))
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +41,10 @@ def _other_student(tokenizer: Tokenizer, teacher_width: int = 0) -> Student:
 
 
 def test_a_student_nears_its_teacher(
-    taught_by: Path, batch: Batch, packed: Packed, small_tokenizer: Tokenizer
+    fresh_checkpoint: Path, batch: Batch, packed: Packed, small_tokenizer: Tokenizer
 ) -> None:
     """Only the teacher's share of the loss is followed here; every part of it must fall."""
-    teacher = Teacher(taught_by, small_tokenizer)
+    teacher = Teacher(fresh_checkpoint, small_tokenizer)
     taught = teacher(batch.pixels, packed)
     learner = _other_student(small_tokenizer, teacher.width)
     optimiser = torch.optim.Adam(learner.parameters(), lr=1e-3)
@@ -85,12 +64,12 @@ def test_a_student_nears_its_teacher(
 
 
 def test_who_says_and_looks_the_same_is_no_way_off(
-    taught_by: Path,
+    fresh_checkpoint: Path,
     batch: Batch,
     packed: Packed,
     small_tokenizer: Tokenizer,
 ) -> None:
-    teacher = Teacher(taught_by, small_tokenizer)
+    teacher = Teacher(fresh_checkpoint, small_tokenizer)
     taught = teacher(batch.pixels, packed)
     learner = _other_student(small_tokenizer)
     said = learner(learner.see(batch.pixels).features, packed, told=True)

@@ -72,7 +72,7 @@ def trained(
         for photo, mos in zip([p for p in listed if p.scored], (3.0, 4.0), strict=True)
     ]
     material = Material(small_tokenizer, nano_prompts, pool, scored * 2, {}, scored)
-    train_vision("nano", pool, {}, run, _MOMENT)
+    train_vision("nano", material, run, _MOMENT)
     for stage in (READING, LANGUAGE):
         for _ in range(2):
             train_language(stage, "nano", material, run, _MOMENT)
@@ -87,6 +87,16 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 def _tensors(path: Path, kind: str = "model") -> dict[str, Tensor]:
     state = torch.load(path, weights_only=True)
     return state["average"]["weights"] if kind == "average" else state[kind]
+
+
+def test_the_tower_learns_what_people_score(trained: Trained, tmp_path: Path) -> None:
+    (line,) = _lines(trained.run / "vision.jsonl")
+    assert line["people"] > 0
+    assert set(line["checks"]["people"]) == {"srcc", "plcc"}
+    recipe = recipe_without(["photographs"])
+    train_vision("nano", trained.material, tmp_path, _MOMENT, recipe=recipe)
+    (line,) = _lines(tmp_path / "vision.jsonl")
+    assert "people" not in line
 
 
 def test_stages_run_and_go_on(trained: Trained) -> None:
@@ -125,7 +135,7 @@ def test_a_reading_of_another_version_is_refused(trained: Trained, tmp_path: Pat
 
 def test_a_teacher_teaches_every_stage(trained: Trained, tmp_path: Path) -> None:
     material, teacher = trained.material, trained.checkpoint
-    train_vision("nano", material.pool, {}, tmp_path, _MOMENT, taught_by=teacher)
+    train_vision("nano", material, tmp_path, _MOMENT, taught_by=teacher)
     (line,) = _lines(tmp_path / "vision.jsonl")
     assert 0 < line["features"] < 2
     train_language(READING, "nano", material, tmp_path, _MOMENT, taught_by=teacher)
@@ -144,8 +154,8 @@ def test_a_checkpoint_is_trained_further(trained: Trained, tmp_path: Path) -> No
     write_start(
         "nano", material.tokenizer, trained.checkpoint, material.pool, start, batches=2, steps=20
     )
-    train_vision("nano", trained.material.pool, {}, tmp_path, _MOMENT, start)
-    train_language(READING, "nano", trained.material, tmp_path, _MOMENT, start)
+    train_vision("nano", material, tmp_path, _MOMENT, start)
+    train_language(READING, "nano", material, tmp_path, _MOMENT, start)
     averaged = _tensors(trained.run / "model.pt", "average")
     name = "model.language_model.layers.0.mlp.up_proj.weight"
     moved = _tensors(tmp_path / "reading.pt")[f"model.{name}"]
@@ -166,16 +176,13 @@ def one_thread() -> Iterator[None]:
 
 @pytest.mark.usefixtures("one_thread")
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(
-    photo_folder: Path,
+    small_pool: Path,
     tmp_path: Path,
     small_tokenizer: Tokenizer,
     nano_prompts: PromptSet,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    pool = tmp_path / "pool"
-    clean = [p for p in list_photos(photo_folder) if not p.scored]
-    write_shard(pool, clean, photo_folder, seed=2, held_out=False)
-    material = Material(small_tokenizer, nano_prompts, pool, [], {}, [])
+    material = Material(small_tokenizer, nano_prompts, small_pool, [], {}, [])
     seconds = count()
     monkeypatch.setattr("time.monotonic", lambda: float(next(seconds)))
     weights: list[dict[str, Tensor]] = []

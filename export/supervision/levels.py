@@ -6,6 +6,7 @@ themselves. The original's own human score is the ceiling.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
 from export.pool.shards import Record
@@ -53,3 +54,8 @@ def level_probabilities(mos: float) -> tuple[float, ...]:
     weights = [math.exp(-((mos - 1 - i) ** 2) / (2 * _SPREAD**2)) for i in range(len(LEVELS))]
     total = sum(weights)
     return tuple(weight / total for weight in weights)
+
+
+def mos_of(probabilities: Sequence[float]) -> float:
+    """The MOS that probabilities of the five levels, worst first, come to."""
+    return sum((i + 1) * probability for i, probability in enumerate(probabilities))

@@ -19,7 +19,7 @@ from idetex_edge.vocabulary import DISTORTIONS
 
 _COMMON: Final = ("mirroring", "redrawing", "rephrasing", "shortening", "mixing", "pointing")
 PARTS_OF: Final[Mapping[str, Sequence[str]]] = {
-    "vision": ("mirroring", "teaching"),
+    "vision": ("mirroring", "photographs", "teaching"),
     "reading": (*_COMMON, "doubt", "teaching"),
     "language": (*_COMMON, "photographs", "evidence", "teaching"),
 }
@@ -47,7 +47,7 @@ def parts_of(stage: str, chosen: Sequence[str] = (), taught: bool = False) -> li
             raise ExportError(f"{part!r} makes the pool; train a pool without it to see its worth")
         if part not in PARTS_OF[stage]:
             having = " and ".join(name for name, parts in PARTS_OF.items() if part in parts)
-            raise ExportError(f"the {stage} stage has no part {part!r}; only {having} has")
+            raise ExportError(f"the {stage} stage has no part {part!r}; it is one of {having}")
     if "teaching" in chosen and not taught:
         raise ExportError("what teaching is worth needs a teacher; give --teacher CHECKPOINT")
     return list(chosen) or [part for part in PARTS_OF[stage] if taught or part != "teaching"]
@@ -86,7 +86,7 @@ def ablate(
 
     def train(folder: Path, recipe: Recipe) -> Checked:
         if stage == "vision":
-            train_vision(preset, pool, checks, folder, minutes, None, teacher, recipe)
+            train_vision(preset, material, folder, minutes, None, teacher, recipe)
             return read_log(folder, stage)[-1]["checks"]
         described = _LANGUAGE_STAGES[stage]
         train_language(described, preset, material, folder, minutes, None, teacher, recipe)

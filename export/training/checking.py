@@ -15,14 +15,13 @@ from export.training.losses import Losses
 from export.training.packing import Packed, Packer
 from export.training.precision import autocast
 from export.training.real import as_the_model_sees
-from export.training.stages import Stage, asked_of, look, pack_cells
+from export.training.stages import PEOPLE, Stage, asked_of, look, pack_cells
 from export.training.student import Student
 from idetex_edge.boxes import overlap
 from idetex_edge.evaluation.correlation import correlate
 
 _BATCHES: Final = 24
 _PIXELS: Final = 225_000
-_PEOPLE: Final = 128
 _FOUND: Final = 0.5
 
 
@@ -84,7 +83,7 @@ def agreement(
     """
     ours: list[float] = []
     theirs: list[float] = []
-    for picture in scored[:_PEOPLE]:
+    for picture in scored[:PEOPLE]:
         pixels = normalise(as_the_model_sees(picture.path)[None])
         packed = pack_cells(packer, [picture.examples], pixels)
         with autocast():

@@ -1,11 +1,15 @@
-"""What is wrong in every 28 px cell, and what the cell looks like: the truth of it, in numbers.
+"""What is wrong in every 28 px cell, how it looks and how good it is: the truth of it, in numbers.
 
 Evidence is what the vision tower learns to say of each cell before any word is learnt, and what
 the language model learns to read before it sees a picture. For each distortion there are three
 ordinal logits (at least minor, at least moderate, severe), then come the cell's looks: mean luma,
-Cb and Cr, and its fine detail, each scaled to about unit range.
+Cb and Cr, and its fine detail, each scaled to about unit range; last comes quality, a score less 3,
+whose mean over all cells is the picture's.
 """
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -15,15 +19,20 @@ from torch import Tensor, nn
 from export.distortions.filters import to_ycc
 from export.pool.shards import CELL
 from export.student.architecture import IMAGE_MEAN, IMAGE_STD
+from export.supervision.example import Example
+from export.supervision.levels import mos_of, pseudo_mos
+from export.training.batches import Batch
 from idetex_edge.vocabulary import DISTORTIONS, SEVERITIES
 
 GRADES: Final = len(DISTORTIONS) * len(SEVERITIES)
 LOOKS: Final = 4
-EVIDENCE: Final = GRADES + LOOKS
+EVIDENCE: Final = GRADES + LOOKS + 1
 
 _LOOKS_CENTRE: Final = (0.5, 0.0, 0.0, 0.02)
 _LOOKS_SCALE: Final = (4.0, 8.0, 8.0, 40.0)
 _LOOKS_WEIGHT: Final = 0.3
+_QUALITY_CENTRE: Final = 3.0
+_QUALITY_WEIGHT: Final = 2.0
 
 ABSENT: Final = -4.5
 PRESENT: Final = 2.5
@@ -32,6 +41,20 @@ PRESENT: Final = 2.5
 _SHARED_ERROR: Final = 0.7
 _CELL_ERROR: Final = 1.0
 _LOOKS_ERROR: Final = 0.1
+_QUALITY_SHARED_ERROR: Final = 0.3
+_QUALITY_CELL_ERROR: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The truth about a batch of pictures.
+
+    grades [B, cells, 30] in 0..1 and looks [B, cells, 4], cells in raster order; scores [B], 1..5.
+    """
+
+    grades: Tensor
+    looks: Tensor
+    scores: Tensor
 
 
 def evidence_head(width: int) -> nn.Linear:
@@ -63,40 +86,71 @@ def looks_of(pixels: Tensor) -> Tensor:
     return centred * torch.tensor(_LOOKS_SCALE)
 
 
-def told(
-    targets: Tensor, looks: Tensor, generator: torch.Generator, doubtful: bool = True
-) -> Tensor:
-    """Evidence [B, cells, 34] as a tower might give it that sees well on some pictures only.
+def known_of(batch: Batch) -> Known:
+    """What is known of a batch of spoiled pictures."""
+    return Known(
+        grade_targets(batch.coverage, batch.severity),
+        looks_of(batch.pixels),
+        torch.tensor([pseudo_mos(record) for record in batch.records]),
+    )
+
+
+def scores_of(examples: Sequence[Sequence[Example]]) -> Tensor:
+    """Each picture's score [B] in 1..5, which its question for a level says; NaN without one."""
+    return torch.tensor(
+        [next((mos_of(e.levels) for e in row if e.levels), math.nan) for row in examples]
+    )
+
+
+def told(known: Known, generator: torch.Generator, doubtful: bool = True) -> Tensor:
+    """Evidence [B, cells, 35] as a tower might give it that sees well on some pictures only.
 
     The truth as logits, with errors that all cells of a picture share (a distortion taken for
     milder, or for another) and errors of single cells, each picture's of its own size. Unless
     `doubtful`, the truth alone.
     """
-    batch, cells, _ = targets.shape
+    batch, cells, _ = known.grades.shape
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator)
 
     doubt = torch.rand(batch, 1, 1, generator=generator)
-    logits = ABSENT + (PRESENT - ABSENT) * targets
-    if not doubtful:
-        return torch.cat((logits, looks), dim=-1)
-    logits = logits * (1 - 0.5 * doubt) + ABSENT * 0.3 * doubt
-    logits = logits + _SHARED_ERROR * doubt * normal(batch, 1, GRADES)
-    logits = logits + _CELL_ERROR * doubt * normal(batch, cells, GRADES)
-    return torch.cat((logits, looks + _LOOKS_ERROR * normal(batch, cells, LOOKS)), dim=-1)
+    logits = ABSENT + (PRESENT - ABSENT) * known.grades
+    looks = known.looks
+    quality = (known.scores - _QUALITY_CENTRE)[:, None, None].expand(batch, cells, 1)
+    if doubtful:
+        logits = logits * (1 - 0.5 * doubt) + ABSENT * 0.3 * doubt
+        logits = logits + _SHARED_ERROR * doubt * normal(batch, 1, GRADES)
+        logits = logits + _CELL_ERROR * doubt * normal(batch, cells, GRADES)
+        looks = looks + _LOOKS_ERROR * normal(batch, cells, LOOKS)
+        quality = quality + _QUALITY_SHARED_ERROR * normal(batch, 1, 1)
+        quality = quality + _QUALITY_CELL_ERROR * normal(batch, cells, 1)
+    return torch.cat((logits, looks, quality), dim=-1)
 
 
-def evidence_loss(evidence: Tensor, targets: Tensor, looks: Tensor) -> Tensor:
-    """How far evidence [B, cells, 34] is from grade targets and looks.
+def evidence_loss(evidence: Tensor, known: Known) -> Tensor:
+    """How far evidence [B, cells, 35] is from what is known.
 
     Binary cross-entropy of the grades and a Huber loss of the looks, averaged over cells and
-    summed over their numbers.
+    summed over their numbers; and the loss of the score.
     """
-    grades, seen = evidence.float().split((GRADES, LOOKS), dim=-1)
-    wrong = nn_f.binary_cross_entropy_with_logits(grades, targets, reduction="none")
-    off = nn_f.huber_loss(seen, looks, reduction="none")
-    return wrong.mean((0, 1)).sum() + _LOOKS_WEIGHT * off.mean((0, 1)).sum()
+    grades, seen, _ = evidence.float().split((GRADES, LOOKS, 1), dim=-1)
+    wrong = nn_f.binary_cross_entropy_with_logits(grades, known.grades, reduction="none")
+    off = nn_f.huber_loss(seen, known.looks, reduction="none")
+    cells = wrong.mean((0, 1)).sum() + _LOOKS_WEIGHT * off.mean((0, 1)).sum()
+    return cells + score_loss(evidence, known.scores)
+
+
+def score_told(evidence: Tensor) -> Tensor:
+    """The score [B] that evidence [B, cells, 35] gives of each picture, about 1..5."""
+    return evidence[..., -1].float().mean(1) + _QUALITY_CENTRE
+
+
+def score_loss(evidence: Tensor, scores: Tensor) -> Tensor:
+    """Huber loss of the score that evidence [B, cells, 35] gives; scores [B], NaN where unknown."""
+    judged = ~scores.isnan()
+    told_scores, true = score_told(evidence)[judged], scores[judged]
+    return _QUALITY_WEIGHT * nn_f.huber_loss(told_scores, true, reduction="sum") / len(scores)
 
 
 def cell_auc(scores: Tensor, truth: Tensor) -> float:

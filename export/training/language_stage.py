@@ -13,7 +13,7 @@ from export.supervision.example import Example
 from export.training.batches import Batch, Batches
 from export.training.checking import agreement, check
 from export.training.course import Course
-from export.training.evidence import evidence_loss, grade_targets, looks_of
+from export.training.evidence import evidence_loss, known_of, score_loss, scores_of
 from export.training.losses import Losses
 from export.training.optimiser import Optimiser
 from export.training.packing import Packer
@@ -103,8 +103,7 @@ class _Lesson:
         if taught and self.student.imitate:
             parts["features"] = apart(self.student.imitate(sight.seen.float()), taught.seen)
         if tower_learns and "evidence" in self.recipe:
-            truth = grade_targets(batch.coverage, batch.severity)
-            parts["evidence"] = evidence_loss(sight.evidence, truth, looks_of(batch.pixels))
+            parts["evidence"] = evidence_loss(sight.evidence, known_of(batch))
         return parts
 
     def of_real(
@@ -112,8 +111,12 @@ class _Lesson:
     ) -> dict[str, Tensor]:
         packed = pack_cells(self.packer, examples, pixels)
         with autocast():
-            outputs = self.student(self.student.see(pixels, tower_learns).features, packed)
-        return self.losses.all(outputs, packed)
+            sight = self.student.see(pixels, tower_learns)
+            outputs = self.student(sight.features, packed)
+        parts = self.losses.all(outputs, packed)
+        if tower_learns and "evidence" in self.recipe:
+            parts["evidence"] = score_loss(sight.evidence, scores_of(examples))
+        return parts
 
 
 def train_language(

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -30,6 +31,15 @@ def as_the_model_sees(path: Path) -> np.ndarray:
         picture = opened.convert("RGB")
     resized = picture.resize(size_as_seen(*picture.size), Image.Resampling.BICUBIC)
     return np.ascontiguousarray(np.array(resized).transpose(2, 0, 1))
+
+
+def asked_for_scores(pictures: Sequence[Labelled]) -> list[Labelled]:
+    """The pictures that are asked for a level, and nothing but that question of each."""
+    return [
+        replace(picture, examples=levels)
+        for picture in pictures
+        if (levels := tuple(e for e in picture.examples if e.levels))
+    ]
 
 
 class RealBatches:

@@ -24,12 +24,14 @@ from export.supervision.labelled import Labelled
 from export.supervision.mixture import EVEN, Mixture, without_brief
 from export.supervision.wording import FirstWords
 from export.training.batches import Batch
-from export.training.evidence import grade_targets, looks_of, told
+from export.training.evidence import known_of, told
 from export.training.packing import TASK_WEIGHTS, Packed, Packer
 from export.training.student import Sight, Student
 from idetex_edge.prompts import PromptSet
 
 _OPENING_SHARE: Final = 0.3
+PEOPLE: Final = 128
+"""How many of the scored photographs a validation looks at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,6 @@ def look(
     """The pictures as they are seen, or as they are told."""
     if stage.sees:
         return student.see(batch.pixels, tower_learns)
-    targets = grade_targets(batch.coverage, batch.severity)
-    evidence = told(targets, looks_of(batch.pixels), generator, doubtful)
+    evidence = told(known_of(batch), generator, doubtful)
     features = student.testify(evidence)
     return Sight(features, evidence, features)

@@ -46,7 +46,7 @@ class Outputs:
 class Sight:
     """What is made of a batch of pictures, cells in raster order.
 
-    seen: the tower's own features [B, cells, width]; evidence [B, cells, 34] of them; features
+    seen: the tower's own features [B, cells, width]; evidence [B, cells, 35] of them; features
     [B, cells, width] that the language model reads.
     """
 

@@ -144,7 +144,7 @@ def train(
     budgets = {"vision": apart, READING.name: apart, LANGUAGE.name: minutes - apart}
     with watching(run, budgets):
         train_apart(
-            (train_vision, (preset, pool, checks, run, apart, begun, teacher, recipe)),
+            (train_vision, (*common, apart, begun, teacher, recipe)),
             (train_language, (READING, *common, apart, begun, teacher, recipe)),
         )
         joined = (*common, minutes - apart, None, teacher, recipe)

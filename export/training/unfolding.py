@@ -4,8 +4,13 @@
 their product alone. While the bypass is small, the language model reads nothing that is not made of
 a cell's evidence: a witness fitted to the truth of some pictures finds the numbers again, and least
 squares the layer that tells them. What the bypass had handed on besides is left out.
+
+A folded merger gives few directions, some of them hardly, and Muon steps as far in each. So its
+last layer is written anew (`_rebase`): first what evidence is a multiple of, in weights as large as
+fresh ones.
 """
 
+import math
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -16,8 +21,7 @@ from torch import Tensor
 
 from export.training.batched_vision import encode
 from export.training.batches import Batches
-from export.training.evidence import evidence_head, evidence_loss, grade_targets, looks_of
-from export.training.precision import autocast
+from export.training.evidence import Known, evidence_head, evidence_loss, known_of
 from export.training.student import Student
 
 _BATCHES: Final = 120
@@ -29,34 +33,37 @@ _STEPS: Final = 1_200
 _STEP_CELLS: Final = 2_048
 _RATE: Final = 1e-2
 _RIDGE: Final = 1e-5
+_LEAST_VARIANCE: Final = 1e-6
 
 
 @torch.no_grad()
-def _seen(student: Student, pool: Path, batches: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Features [N, width] of cells, their grade targets [N, 30] and looks [N, 4]."""
+def _seen(student: Student, pool: Path, batches: int) -> tuple[Tensor, Known]:
+    """Features [N, width] of cells, and what is known of them, each as a picture of one cell."""
     generator = torch.Generator().manual_seed(0)
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    parts: list[tuple[Tensor, ...]] = []
     for batch in islice(Batches(pool, _PIXELS, seed=3), batches):
-        with autocast():
-            features = encode(student.model.model.visual, batch.pixels).float().flatten(0, 1)
-        grades = grade_targets(batch.coverage, batch.severity).flatten(0, 1)
-        looks = looks_of(batch.pixels).flatten(0, 1)
+        # Not in bfloat16, whose rounding is as large as the weakest directions.
+        features = encode(student.model.model.visual, batch.pixels).flatten(0, 1)
+        known = known_of(batch)
+        grades, looks = known.grades.flatten(0, 1), known.looks.flatten(0, 1)
+        scores = known.scores.repeat_interleave(known.grades.shape[1])
         some = torch.randperm(len(features), generator=generator)[:_CELLS]
-        parts.append((features[some], grades[some], looks[some]))
-    features, grades, looks = (torch.cat(part) for part in zip(*parts, strict=True))
-    return features, grades, looks
+        parts.append((features[some], grades[some], looks[some], scores[some]))
+    features, grades, looks, scores = (torch.cat(part) for part in zip(*parts, strict=True))
+    return features, Known(grades[:, None], looks[:, None], scores)
 
 
 def unfold(student: Student, pool: Path, batches: int = _BATCHES, steps: int = _STEPS) -> float:
     """Fit the witness and the testimony of a student that took a checkpoint's weights.
 
-    Its tower looks at so many batches of a pool. The bypass is emptied. Returns how much of the
+    Its tower looks at so many batches of a pool. The bypass is emptied, and what the tower gives
+    is told apart anew: only what the language model reads stays the same. Returns how much of the
     features' variance the testimony explains, 0..1.
     """
-    features, grades, looks = _seen(student, pool, batches)
-    centre, spread = features.mean(0), features.std(0) + 1e-6
-    scaled = (features - centre) / spread
-    head = evidence_head(features.shape[1])
+    features, known = _seen(student, pool, batches)
+    centre, whitener = _whitening(features)
+    scaled = (features - centre) @ whitener
+    head = evidence_head(scaled.shape[1])
     torch.nn.init.zeros_(head.weight)
     optimiser = torch.optim.AdamW(head.parameters(), lr=_RATE, weight_decay=0.0)
     generator = torch.Generator().manual_seed(0)
@@ -64,10 +71,11 @@ def unfold(student: Student, pool: Path, batches: int = _BATCHES, steps: int = _
         some = torch.randint(0, len(scaled), (_STEP_CELLS,), generator=generator)
         optimiser.param_groups[0]["lr"] = _RATE * (1 - step / steps)
         optimiser.zero_grad()
-        evidence_loss(head(scaled[some])[None], grades[some][None], looks[some][None]).backward()
+        picked = Known(known.grades[some], known.looks[some], known.scores[some])
+        evidence_loss(head(scaled[some])[:, None], picked).backward()
         optimiser.step()
     with torch.no_grad():
-        weight = head.weight / spread
+        weight = head.weight @ whitener.T
         student.witness.weight.copy_(weight)
         student.witness.bias.copy_(head.bias - weight @ centre)
         told = student.witness(features)
@@ -79,7 +87,35 @@ def unfold(student: Student, pool: Path, batches: int = _BATCHES, steps: int = _
         student.testify.bias.copy_(solved[-1])
         torch.nn.init.zeros_(student.bypass.weight)
         left = features - student.testify(told)
+        _rebase(student)
         return 1 - float(left.square().sum() / (features - centre).square().sum())
+
+
+def _whitening(features: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean [width] of features and the directions [width, K] in which they vary, to unit size.
+
+    Folded features vary in few directions, some of them hardly: fitted as they are, or each number
+    by itself, a head finds the strong ones alone.
+    """
+    centre = features.mean(0)
+    spread, directions = torch.linalg.eigh((features - centre).double().T.cov())
+    kept = spread > _LEAST_VARIANCE * spread.max()
+    return centre, (directions[:, kept] / spread[kept].sqrt()).float()
+
+
+def _rebase(student: Student) -> None:
+    """Let the merger's last layer give evidence itself, then features that nothing reads yet."""
+    last, witness = student.model.model.visual.merger.mlp[2], student.witness
+    assert isinstance(last, torch.nn.Linear)
+    weight = witness.weight @ last.weight
+    bias = witness.weight @ last.bias
+    torch.nn.init.kaiming_uniform_(last.weight, a=math.sqrt(5))
+    scale = weight.norm(dim=1) / last.weight[: len(weight)].norm(dim=1)
+    torch.nn.init.zeros_(last.bias)
+    last.weight[: len(weight)] = weight / scale[:, None]
+    last.bias[: len(weight)] = bias / scale
+    torch.nn.init.zeros_(witness.weight)
+    witness.weight.diagonal().copy_(scale)
 
 
 def write_start(

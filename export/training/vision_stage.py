@@ -1,5 +1,6 @@
 """Stage one: the vision tower alone learns to give evidence of every cell (`evidence.py`)."""
 
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -8,24 +9,32 @@ from torch import Tensor, nn
 
 from export.recipe import WHOLE, Recipe
 from export.student.architecture import PRESETS, configure, create, weights_under
+from export.supervision.labelled import Labelled
 from export.training.batched_vision import encode
-from export.training.batches import Batches
+from export.training.batches import Batches, normalise
 from export.training.course import Course
 from export.training.evidence import (
     GRADES,
     cell_auc,
     evidence_head,
     evidence_loss,
-    grade_targets,
-    looks_of,
+    known_of,
+    score_loss,
+    score_told,
+    scores_of,
 )
 from export.training.optimiser import Optimiser
 from export.training.precision import autocast
+from export.training.real import RealBatches, as_the_model_sees, asked_for_scores
+from export.training.stages import PEOPLE, Material
 from export.training.teaching import TowerTeacher, apart
+from idetex_edge.evaluation.correlation import correlate
 from idetex_edge.vocabulary import DISTORTIONS, SEVERITIES
 
 _PIXELS = 600_000
 _RATE = 1.2e-3
+_REAL_BATCH = 2
+_REAL_EVERY = 3
 _FEATURES = 2.0
 """What a teacher's features weigh beside the loss of a batch's evidence."""
 
@@ -62,7 +71,7 @@ class Witness(nn.Module):
         return encode(self.tower, pixels)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Evidence [B, cells, 34] of normalised pixels [B, 3, H, W]."""
+        """Evidence [B, cells, 35] of normalised pixels [B, 3, H, W]."""
         return self.head(self.see(pixels))
 
 
@@ -85,10 +94,21 @@ def cell_scores(model: Witness, pool: Path, batches: int = 12) -> dict[str, floa
     return result
 
 
+@torch.no_grad()
+def people_scores(model: Witness, scored: Sequence[Labelled]) -> dict[str, float]:
+    """How well the scores it gives photographs go with people's; empty where that is undefined."""
+    ours: list[float] = []
+    for picture in scored[:PEOPLE]:
+        with autocast():
+            evidence = model(normalise(as_the_model_sees(picture.path)[None]))
+        ours += score_told(evidence).tolist()
+    found = correlate(ours, scores_of([p.examples for p in scored[:PEOPLE]]).tolist())
+    return {"srcc": round(found.srcc, 4), "plcc": round(found.plcc, 4)} if found else {}
+
+
 def train_vision(
     preset: str,
-    pool: Path,
-    checks: dict[str, Path],
+    material: Material,
     run: Path,
     minutes: float,
     start: Path | None = None,
@@ -98,8 +118,9 @@ def train_vision(
     """Train a preset's tower on a pool for so many minutes in all; resumes from `run`.
 
     It begins with the tower and witness in `start` (`unfolding.write_start`) or with fresh ones;
-    the tower of the checkpoint folder `taught_by` may teach it.
-    `checks` names the pools to validate on. Writes `vision.pt` and `vision.jsonl` (see `Course`).
+    the tower of the checkpoint folder `taught_by` may teach it. Photographs that people scored are
+    learnt from in every `_REAL_EVERY`-th step. Writes `vision.pt` and `vision.jsonl` (see
+    `Course`).
     """
     teacher = TowerTeacher(taught_by) if taught_by and "teaching" in recipe else None
     model = Witness(preset, teacher.width if teacher else 0)
@@ -113,19 +134,29 @@ def train_vision(
                 module.load_state_dict(weights_under(prefix, weights))
 
     def validate(averaged: Witness) -> dict[str, dict[str, float]]:
-        return {name: cell_scores(averaged, path) for name, path in checks.items()}
+        figures = {name: cell_scores(averaged, path) for name, path in material.checks.items()}
+        people = people_scores(averaged, material.scored)
+        return figures | ({"people": people} if people else {})
 
     course.begin(begin)
-    for batch in Batches(pool, _PIXELS, 0, course.step, "mirroring" in recipe):
+    found = RealBatches(
+        asked_for_scores(material.real) if "photographs" in recipe else (), _REAL_BATCH, seed=0
+    )
+    for batch in Batches(material.pool, _PIXELS, 0, course.step, "mirroring" in recipe):
         with autocast():
             seen = model.see(batch.pixels)
             evidence = model.head(seen)
             taught = teacher.see(batch.pixels) if teacher else None
-        truth = grade_targets(batch.coverage, batch.severity)
-        figures = {"loss": evidence_loss(evidence, truth, looks_of(batch.pixels))}
+        figures = {"loss": evidence_loss(evidence, known_of(batch))}
         if taught is not None and model.imitate:
             figures["features"] = apart(model.imitate(seen.float()), taught)
         (figures["loss"] + _FEATURES * figures.get("features", 0.0)).backward()
+        if found and course.step % _REAL_EVERY == 0:
+            pixels, asked = found.draw(course.step)
+            with autocast():
+                evidence = model(pixels)
+            figures["people"] = score_loss(evidence, scores_of(asked))
+            figures["people"].backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step(course.rate(_RATE))
         losses = {name: float(figure.detach()) for name, figure in figures.items()}
