@@ -62,7 +62,9 @@ def ablate(
     photos: Annotated[Path, typer.Option(help="Folder of photographs with a SOURCES.tsv.")],
     pool: Annotated[Path, typer.Option(help="Pool of spoiled pictures, such as RUN/pool.")],
     run: Annotated[Path, typer.Option(help="Folder for the variants; the same one goes on.")],
-    minutes: Annotated[float, typer.Option(help="Time to train each variant.", min=0.01)] = 10,
+    minutes: Annotated[
+        float, typer.Option(help="A core's time to train each variant.", min=0.01)
+    ] = 10,
     part: Annotated[
         list[str] | None, typer.Option(help="A part to leave out; all of the stage if not given.")
     ] = None,
@@ -78,15 +80,16 @@ def ablate(
         Path, typer.Option(help="Checkpoint folder whose tokenizer and prompts to use.")
     ] = Path("checkpoints/nano"),
     preset: Annotated[str, typer.Option(help="Which model: nano or mini.")] = "nano",
+    processes: Annotated[
+        int, typer.Option(help="Variants to train side by side, a core each.", min=1)
+    ] = 2,
 ) -> None:
     """Train one stage with the whole recipe and without each part, and say what that costs."""
     from export.training.ablation import ablate, markdown
-    from export.training.team import settle
     from idetex_edge.cli.stages import showing_stages
 
-    settle()
     with showing_stages() as advance:
-        common = (photos, pool, run, minutes, part or (), begin, teacher)
+        common = (photos, pool, run, minutes, part or (), begin, teacher, processes)
         found = ablate(stage, preset, model, *common, advance)
     typer.echo(markdown(found))
 

@@ -133,7 +133,7 @@ def test_the_worth_of_a_part_is_what_is_lost_without_it(
         seen.append((done, total))
 
     common = ("reading", "nano", model, photo_folder, small_pool, run, 1e-4, ["doubt"], None, None)
-    found = ablate(*common, advance)
+    found = ablate(*common, 2, advance)
     assert seen == [(0, 2), (1, 2), (2, 2)]
     assert json.loads((run / "ablation.json").read_text())["variants"] == found
     assert set(found) == {"whole", "doubt"}

@@ -184,13 +184,14 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
 ) -> None:
     material = Material(small_tokenizer, nano_prompts, small_pool, [], {}, [])
     seconds = count()
-    monkeypatch.setattr("time.monotonic", lambda: float(next(seconds)))
     weights: list[dict[str, Tensor]] = []
     for stops in ((4,), (2, 4)):
         run = tmp_path / str(len(stops))
         for steps in stops:
             monkeypatch.setattr(Course, "done", property(lambda c, n=steps: c.step >= n))
-            train_language(READING, "nano", material, run, minutes=1)
+            train_language(
+                READING, "nano", material, run, minutes=1, clock=lambda: float(next(seconds))
+            )
         saved = torch.load(run / "reading.pt", weights_only=True)
         assert (saved["step"], saved["seconds"]) == (4, 4.0)
         weights.append(saved["model"])

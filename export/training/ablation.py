@@ -1,15 +1,20 @@
 """What each part of the recipe is worth: the same stage, the same minutes, one part left out."""
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Final
 
 from tokenizers import Tokenizer
 
-from export.recipe import POOL_PARTS, Recipe, recipe_without
+from export.recipe import POOL_PARTS, recipe_without
 from export.training.language_stage import train_language
 from export.training.stages import LANGUAGE, READING, Material
+from export.training.team import settle
 from export.training.train import make_checks, scored_examples
 from export.training.vision_stage import train_vision
 from export.training.watching import read_log
@@ -25,7 +30,8 @@ PARTS_OF: Final[Mapping[str, Sequence[str]]] = {
 }
 """The parts that each stage has, but for those that make the pool."""
 
-_LANGUAGE_STAGES: Final = {"reading": READING, "language": LANGUAGE}
+LANGUAGE_STAGE: Final = "language"
+_LANGUAGE_STAGES: Final = {"reading": READING, LANGUAGE_STAGE: LANGUAGE}
 
 WHOLE_NAME: Final = "whole"
 TABLE: Final = "ablation.json"
@@ -53,6 +59,41 @@ def parts_of(stage: str, chosen: Sequence[str] = (), taught: bool = False) -> li
     return list(chosen) or [part for part in PARTS_OF[stage] if taught or part != "teaching"]
 
 
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What every variant has in common: so many minutes of one core's time for a stage.
+
+    preset: which model; begin: a run's folder whose `vision.pt` and `reading.pt` the language stage
+    begins with, vision and reading begin afresh; teacher: a checkpoint folder that may teach.
+    """
+
+    stage: str
+    preset: str
+    material: Material
+    minutes: float
+    begin: Path | None = None
+    teacher: Path | None = None
+
+    def train(self, without: str, folder: Path) -> Checked:
+        """Train a variant in a folder, or what is left of it; returns its last validation.
+
+        Time is the process's own, so that variants may run side by side and beside other work.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        recipe = recipe_without(() if without == WHOLE_NAME else (without,))
+        common = (self.preset, self.material, folder, self.minutes, None, self.teacher, recipe)
+        if self.stage == "vision":
+            train_vision(*common, time.process_time)
+            return read_log(folder, self.stage)[-1]["checks"]
+        if self.stage == LANGUAGE_STAGE and self.begin:
+            for file in ("vision.pt", "reading.pt"):
+                if not (folder / file).exists():
+                    (folder / file).symlink_to((self.begin / file).resolve())
+        described = _LANGUAGE_STAGES[self.stage]
+        train_language(described, *common, time.process_time)
+        return read_log(folder, described.name)[-1]["checks"]
+
+
 def ablate(
     stage: str,
     preset: str,
@@ -64,49 +105,36 @@ def ablate(
     parts: Sequence[str],
     begin: Path | None,
     teacher: Path | None,
+    processes: int,
     advance: Callable[[str, int, int], None],
 ) -> dict[str, Checked]:
-    """Train a stage for so many minutes with the whole recipe, and without each of `parts`.
+    """Train a stage with the whole recipe, and without each of `parts`, each for equal time.
 
     `model` is a checkpoint folder whose tokenizer and prompts are used, `photos` a folder with a
-    SOURCES.tsv, `pool` the spoiled pictures to learn from. Vision and reading begin with fresh
-    weights, language with `vision.pt` and `reading.pt` of the run folder `begin`. The checkpoint
-    folder `teacher` may teach (`teaching.py`). Returns each variant's last
-    validation, and writes them to `run`/ablation.json after every variant; one that is done
-    is not trained again. Raises ExportError for unknown names.
+    SOURCES.tsv, `pool` the spoiled pictures to learn from; for the rest see `Trial`. So many
+    `processes` train a variant each, side by side. Returns each variant's last validation, and
+    writes them to `run`/ablation.json after every variant; one that is done is not trained again.
+    Raises ExportError for unknown names.
     """
-    chosen = parts_of(stage, parts, taught=teacher is not None)
-    if stage == "language" and begin is None:
+    variants = (WHOLE_NAME, *parts_of(stage, parts, taught=teacher is not None))
+    if stage == LANGUAGE_STAGE and begin is None:
         raise ExportError("the language stage begins with a run's towers; give --begin RUN")
     tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
     prompts = PromptSet.from_dict(json.loads((model / "prompts.json").read_text()))
     real, scored = (scored_examples(photos, held_out) for held_out in (False, True))
-    checks = make_checks(photos, run)
-    material = Material(tokenizer, prompts, pool, real, checks, scored)
-
-    def train(folder: Path, recipe: Recipe) -> Checked:
-        if stage == "vision":
-            train_vision(preset, material, folder, minutes, None, teacher, recipe)
-            return read_log(folder, stage)[-1]["checks"]
-        described = _LANGUAGE_STAGES[stage]
-        train_language(described, preset, material, folder, minutes, None, teacher, recipe)
-        return read_log(folder, described.name)[-1]["checks"]
-
+    material = Material(tokenizer, prompts, pool, real, make_checks(photos, run), scored)
+    trial = Trial(stage, preset, material, minutes, begin, teacher)
     found: dict[str, Checked] = {}
-    variants = (WHOLE_NAME, *chosen)
-    for number, name in enumerate(variants):
-        advance("variants trained", number, len(variants))
-        folder = run / name
-        folder.mkdir(parents=True, exist_ok=True)
-        if stage == "language" and begin:
-            for file in ("vision.pt", "reading.pt"):
-                if not (folder / file).exists():
-                    (folder / file).symlink_to((begin / file).resolve())
-        found[name] = train(folder, recipe_without(() if name == WHOLE_NAME else (name,)))
-        table = {"stage": stage, "minutes": minutes, "variants": found}
-        (run / TABLE).write_text(json.dumps(table, indent=1) + "\n")
-    advance("variants trained", len(variants), len(variants))
-    return found
+    advance("variants trained", 0, len(variants))
+    with ProcessPoolExecutor(processes, get_context("spawn"), settle) as team:
+        pending = {team.submit(trial.train, name, run / name): name for name in variants}
+        for number, done in enumerate(as_completed(pending), 1):
+            found[pending[done]] = done.result()
+            ordered = {name: found[name] for name in variants if name in found}
+            table = {"stage": stage, "minutes": minutes, "variants": ordered}
+            (run / TABLE).write_text(json.dumps(table, indent=1) + "\n")
+            advance("variants trained", number, len(variants))
+    return {name: found[name] for name in variants}
 
 
 def markdown(found: Mapping[str, Checked]) -> str:

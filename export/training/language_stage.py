@@ -1,5 +1,6 @@
 """Training of stages two and three (`stages.py`): all tasks, from packed questions."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from export.recipe import WHOLE, Recipe
 from export.supervision.example import Example
 from export.training.batches import Batch, Batches
 from export.training.checking import agreement, check
-from export.training.course import Course
+from export.training.course import Clock, Course
 from export.training.evidence import evidence_loss, known_of, score_loss, scores_of
 from export.training.losses import Losses
 from export.training.optimiser import Optimiser
@@ -128,6 +129,7 @@ def train_language(
     start: Path | None = None,
     taught_by: Path | None = None,
     recipe: Recipe = WHOLE,
+    clock: Clock = time.monotonic,
 ) -> None:
     """Train one stage for so many minutes in all.
 
@@ -146,7 +148,8 @@ def train_language(
     losses = Losses(packer, tokenizer.get_vocab_size())
     lesson = _Lesson(student, stage, packer, losses, teacher, recipe)
     optimiser = _optimiser(student, stage)
-    course = Course(run, stage.name, minutes, student, optimiser, leads=rank() == 0)
+    leads = rank() == 0
+    course = Course(run, stage.name, minutes, student, optimiser, leads, clock)
 
     def begin() -> None:
         if stage.sees:

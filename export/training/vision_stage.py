@@ -1,5 +1,6 @@
 """Stage one: the vision tower alone learns to give evidence of every cell (`evidence.py`)."""
 
+import time
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -12,7 +13,7 @@ from export.student.architecture import PRESETS, configure, create, weights_unde
 from export.supervision.labelled import Labelled
 from export.training.batched_vision import encode
 from export.training.batches import Batches, normalise
-from export.training.course import Course
+from export.training.course import Clock, Course
 from export.training.evidence import (
     GRADES,
     cell_auc,
@@ -114,6 +115,7 @@ def train_vision(
     start: Path | None = None,
     taught_by: Path | None = None,
     recipe: Recipe = WHOLE,
+    clock: Clock = time.monotonic,
 ) -> None:
     """Train a preset's tower on a pool for so many minutes in all; resumes from `run`.
 
@@ -125,7 +127,7 @@ def train_vision(
     teacher = TowerTeacher(taught_by) if taught_by and "teaching" in recipe else None
     model = Witness(preset, teacher.width if teacher else 0)
     optimiser = Optimiser({"witness": (model, 1.0)})
-    course = Course(run, "vision", minutes, model, optimiser)
+    course = Course(run, "vision", minutes, model, optimiser, clock=clock)
 
     def begin() -> None:
         if start:
