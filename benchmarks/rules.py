@@ -30,7 +30,7 @@ from export.pool.shards import CELL
 from export.student.architecture import MAX_PIXELS, MIN_PIXELS
 from export.supervision.places import PLACES, names_of, reach_of
 from export.training.batches import normalise
-from export.training.course import averaged_weights
+from export.training.course import averaged_weights, put_into
 from export.training.evidence import GRADES
 from export.training.vision_stage import Witness
 from idetex_edge.cli.script import run
@@ -58,16 +58,18 @@ _LEAST: Final = 0.03
 
 
 def load_witness(run: Path) -> Witness:
-    """The averaged tower and head of a run; raises RequestError where it has none."""
+    """The averaged tower and head of a run.
+
+    Raises RequestError where it has none, ExportError where another version made them.
+    """
     witness = Witness("nano")
     joint, alone = run / "model.pt", run / "vision.pt"
     if joint.exists():
         prefixes = {"model.model.visual.": "tower.", "witness.": "head."}
-        witness.load_state_dict(_renamed(averaged_weights(joint), prefixes))
+        put_into(witness, _renamed(averaged_weights(joint), prefixes), joint)
     elif alone.exists():
         weights = averaged_weights(alone)
-        own = {name: weights[name] for name in witness.state_dict()}
-        witness.load_state_dict(own)
+        put_into(witness, {name: weights[name] for name in witness.state_dict()}, alone)
     else:
         raise RequestError(f"{run} holds neither model.pt nor vision.pt; give a training run")
     return witness

@@ -13,6 +13,7 @@ from export.supervision.levels import pseudo_mos
 from export.training.batched_vision import encode
 from export.training.batches import Batches, normalise
 from export.training.evidence import (
+    EVIDENCE,
     GRADES,
     cell_auc,
     evidence_loss,
@@ -55,7 +56,7 @@ def test_a_picture_without_a_score_teaches_none() -> None:
     scores = scores_of(asked)
     assert scores.isnan().tolist() == [True, False]
     assert float(scores[1]) == pytest.approx(2.0, abs=0.05)
-    evidence = torch.zeros(2, 6, 35, requires_grad=True)
+    evidence = torch.zeros(2, 6, EVIDENCE, requires_grad=True)
     loss = score_loss(evidence, scores)
     loss.backward()
     assert evidence.grad is not None

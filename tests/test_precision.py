@@ -1,45 +1,28 @@
-"""The number format of training is the one that is faster here."""
-
-from collections.abc import Iterator
+"""The number format of training goes by the processor alone."""
 
 import pytest
 import torch
 
 from export.training import precision
 
-
-@pytest.fixture(autouse=True)
-def untried() -> Iterator[None]:
-    precision.bfloat16_pays.cache_clear()
-    yield
-    precision.bfloat16_pays.cache_clear()
+_XEON = {"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}
+_EPYC = {"cpu_name": "AMD EPYC", "avx512_bf16": True, "amx_bf16": False}
 
 
 @pytest.mark.parametrize(
-    ("seconds", "dtype"), [(0.2, torch.bfloat16), (0.9, torch.float32), (1.3, torch.float32)]
+    ("capabilities", "dtype"),
+    [
+        (_XEON, torch.float32),
+        (_XEON | {"amx_bf16": True}, torch.bfloat16),
+        (_EPYC, torch.bfloat16),
+        (_EPYC | {"avx512_bf16": False}, torch.float32),
+        ({"architecture": "aarch64"}, torch.float32),
+    ],
 )
-def test_products_are_in_bfloat16_where_it_is_clearly_faster(
-    seconds: float, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+def test_products_are_in_bfloat16_where_that_is_faster(
+    capabilities: dict[str, object], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    took = {torch.float32: 1.0, torch.bfloat16: seconds}
-    monkeypatch.setattr(precision, "seconds_for", took.__getitem__)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert precision.has_fast_bfloat16() == (dtype == torch.bfloat16)
     with precision.autocast():
         assert torch.mm(torch.ones(2, 2), torch.ones(2, 2)).dtype == dtype
-
-
-def test_it_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried: list[torch.dtype] = []
-
-    def count(dtype: torch.dtype) -> float:
-        tried.append(dtype)
-        return 1.0
-
-    monkeypatch.setattr(precision, "seconds_for", count)
-    for _ in range(3):
-        precision.autocast()
-    assert sorted(map(str, tried)) == ["torch.bfloat16", "torch.float32"]
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_trial_takes_time(dtype: torch.dtype) -> None:
-    assert 0 < precision.seconds_for(dtype) < 60

@@ -20,8 +20,10 @@ from export.supervision.examples import score_example
 from export.supervision.labelled import Labelled
 from export.training import team
 from export.training.averaging import Average
+from export.training.checking import agreement
 from export.training.checkpoint import write_checkpoint
 from export.training.course import Course
+from export.training.evidence import score_loss, scores_of
 from export.training.language_stage import train_language
 from export.training.optimiser import Optimiser
 from export.training.stages import LANGUAGE, READING, Material
@@ -80,6 +82,15 @@ def trained(
     return Trained(run, material, run / "checkpoint")
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As training processes have (`team.settle`): two share float32 sums in no fixed order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -89,22 +100,59 @@ def _tensors(path: Path, kind: str = "model") -> dict[str, Tensor]:
     return state["average"]["weights"] if kind == "average" else state[kind]
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_the_tower_learns_what_people_score(trained: Trained, tmp_path: Path) -> None:
-    (line,) = _lines(trained.run / "vision.jsonl")
-    assert line["people"] > 0
-    assert set(line["checks"]["people"]) == {"srcc", "plcc"}
-    recipe = recipe_without(["photographs"])
-    train_vision("nano", trained.material, tmp_path, _MOMENT, recipe=recipe)
-    (line,) = _lines(tmp_path / "vision.jsonl")
-    assert "people" not in line
+    parts: dict[str, list[str]] = {"whole": [], "spoiled": ["photographs"]}
+    for name, without in parts.items():
+        recipe = recipe_without(without)
+        train_vision("nano", trained.material, tmp_path / name, _MOMENT, recipe=recipe)
+    ((whole,), (spoiled,)) = (_lines(tmp_path / name / "vision.jsonl") for name in parts)
+    assert set(whole["checks"]["people"]) == {"srcc", "plcc"}
+    assert whole["scores"] > 0
+    assert "scores" not in spoiled
+    assert whole["loss"] == spoiled["loss"]
+    quality, other = (_tensors(tmp_path / name / "vision.pt")["head.weight"][-1] for name in parts)
+    assert not torch.equal(quality, other)
 
 
-def test_stages_run_and_go_on(trained: Trained) -> None:
+def test_stages_run_and_once_done_not_again(trained: Trained) -> None:
     for stage in (READING, LANGUAGE):
-        lines = _lines(trained.run / f"{stage.name}.jsonl")
-        assert lines[-1]["step"] == len(lines) == 2
-    assert set(lines[-1]["checks"]["people"]) == {"srcc", "plcc"}
-    assert not {"logits", "attention", "features"} & set(lines[-1])
+        (line,) = _lines(trained.run / f"{stage.name}.jsonl")
+        assert line["step"] == 1
+    assert not {"logits", "attention", "features"} & set(line)
+
+
+def test_agreement_with_people(trained: Trained) -> None:
+    def as_people(_: Tensor, picture: Labelled) -> Tensor:
+        return scores_of([picture.examples]) / 2
+
+    def against(pixels: Tensor, picture: Labelled) -> Tensor:
+        return -as_people(pixels, picture)
+
+    def alike(*_: object) -> Tensor:
+        return torch.ones(1)
+
+    scored = trained.material.scored
+    assert agreement(as_people, scored)["people"] == {"srcc": 1, "plcc": pytest.approx(1)}
+    assert agreement(against, scored)["people"]["srcc"] == -1
+    assert agreement(alike, scored) == {}
+
+
+def test_scores_of_photographs_reach_the_evidence(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("reading.pt", "vision.pt"):
+        (tmp_path / name).symlink_to(trained.run / name)
+    heard: list[float] = []
+
+    def listen(evidence: Tensor, scores: Tensor) -> Tensor:
+        heard.extend(scores.tolist())
+        return score_loss(evidence, scores)
+
+    monkeypatch.setattr("export.training.language_stage.score_loss", listen)
+    train_language(LANGUAGE, "nano", trained.material, tmp_path, _MOMENT)
+    assert len(heard) == 2
+    assert {round(score) for score in heard} <= {3, 4}
 
 
 def test_a_run_makes_a_loadable_checkpoint(trained: Trained) -> None:
@@ -129,7 +177,11 @@ def test_a_reading_of_another_version_is_refused(trained: Trained, tmp_path: Pat
     weights = _tensors(trained.run / "reading.pt", "average")
     old = {name: tensor for name, tensor in weights.items() if "place_head" not in name}
     torch.save({"average": {"weights": old}}, tmp_path / "reading.pt")
-    with pytest.raises(ExportError, match=r"other heads.*new run folder"):
+    with pytest.raises(ExportError, match=r"reading.pt has other weights.*new run folder"):
+        train_language(LANGUAGE, "nano", trained.material, tmp_path, _MOMENT)
+    narrow = {**weights, "testify.weight": weights["testify.weight"][:, 1:]}
+    torch.save({"average": {"weights": narrow}}, tmp_path / "reading.pt")
+    with pytest.raises(ExportError, match="--start"):
         train_language(LANGUAGE, "nano", trained.material, tmp_path, _MOMENT)
 
 
@@ -163,15 +215,6 @@ def test_a_checkpoint_is_trained_further(trained: Trained, tmp_path: Path) -> No
     name = "blocks.0.attn.qkv.weight"
     moved = _tensors(tmp_path / "vision.pt")[f"tower.{name}"]
     assert torch.allclose(moved, averaged[f"model.model.visual.{name}"], atol=1e-3)
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """As training processes have (`team.settle`): two share float32 sums in no fixed order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from export.training.batches import Batches
 from export.training.checkpoint import write_checkpoint
-from export.training.evidence import GRADES, looks_of
+from export.training.evidence import EVIDENCE, GRADES, looks_of
 from export.training.student import Student
-from export.training.unfolding import unfold, write_start
+from export.training.unfolding import unfold, whitening, write_start
 from idetex_edge.prompts import PromptSet
 
 
@@ -27,7 +27,7 @@ def _with_testimony(tokenizer: Tokenizer, pool: Path) -> Student:
 
 
 def _lost(found: Tensor, wanted: Tensor) -> float:
-    """How much of what varies in features is not found, 0..1."""
+    """How far features are from those wanted, beside how much those vary."""
     return float((found - wanted).norm() / (wanted - wanted.mean((0, 1))).norm())
 
 
@@ -47,6 +47,31 @@ def test_a_folded_student_is_unfolded_into_one_that_sees_the_same(
     assert explained > 0.99
     assert _lost(after.features, before.features) < 0.1
     assert not student.bypass.weight.any()
+
+
+def test_a_tower_unfolded_gives_evidence_in_weights_like_fresh_ones(
+    small_pool: Path, small_tokenizer: Tokenizer
+) -> None:
+    student = Student("nano", small_tokenizer)
+    with torch.no_grad():
+        student.merger_output.weight.mul_(1e-2)
+    unfold(student, small_pool, batches=1, steps=20)
+    told = student.witness.weight
+    assert torch.equal(told[:, :EVIDENCE], told[:, :EVIDENCE].diagonal().diag())
+    assert not told[:, EVIDENCE:].any()
+    norms = student.merger_output.weight.norm(dim=1)
+    assert torch.allclose(norms[:EVIDENCE], norms[EVIDENCE:].mean(), rtol=0.2)
+
+
+def test_weak_directions_of_features_are_read_too() -> None:
+    generator = torch.Generator().manual_seed(5)
+    independent = torch.randn(2_000, 2, generator=generator)
+    mixed = independent * torch.tensor([1.0, 0.01]) @ torch.tensor([[1.0, 1.0], [-1.0, 1.0]])
+    centre, directions = whitening(mixed + 3)
+    white = (mixed + 3 - centre) @ directions
+    assert torch.allclose(white.T.cov(), torch.eye(2), atol=1e-3)
+    constant = torch.cat((mixed, torch.ones(2_000, 1)), dim=1)
+    assert whitening(constant)[1].shape == (3, 2)
 
 
 def test_the_witness_tells_the_truth(small_pool: Path, small_tokenizer: Tokenizer) -> None:

@@ -12,10 +12,11 @@ from PIL import Image
 
 from export.student.architecture import IMAGE_MEAN, IMAGE_STD
 from export.supervision.example import Example
+from export.supervision.examples import score_example
 from export.supervision.label import label
 from export.supervision.labelled import Labelled, mirrored
 from export.supervision.vida import read_vida
-from export.training.real import RealBatches, size_as_seen
+from export.training.real import RealBatches, asked_for_scores, size_as_seen
 from idetex_edge import Assessor
 from idetex_edge.errors import ExportError, OutputError
 from idetex_edge.parsing import parse_grounding
@@ -148,6 +149,12 @@ def test_boxes_move_with_the_picture(edges: tuple[int, int, int, int]) -> None:
     (once,) = mirrored([example])
     assert once.answer == f"the right side {box_text((1000 - x2, y1, 1000 - x1, y2))}"
     assert mirrored([once]) == [example]
+
+
+def test_of_pictures_with_a_score_that_alone_is_asked(folder: Path) -> None:
+    path, region, score = folder / "images" / "cat.png", Example("region", "left"), score_example(2)
+    pictures = [Labelled(path, (region, score)), Labelled(path, (region,))]
+    assert asked_for_scores(pictures) == [Labelled(path, (score,))]
 
 
 def test_batches_show_pictures_as_the_model_sees_them(folder: Path) -> None:

@@ -3,9 +3,8 @@
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +13,7 @@ from tokenizers import Tokenizer
 from export.recipe import POOL_PARTS, recipe_without
 from export.training.language_stage import train_language
 from export.training.stages import LANGUAGE, READING, Material
-from export.training.team import settle
+from export.training.team import train_apart
 from export.training.train import make_checks, scored_examples
 from export.training.vision_stage import train_vision
 from export.training.watching import read_log
@@ -30,8 +29,7 @@ PARTS_OF: Final[Mapping[str, Sequence[str]]] = {
 }
 """The parts that each stage has, but for those that make the pool."""
 
-LANGUAGE_STAGE: Final = "language"
-_LANGUAGE_STAGES: Final = {"reading": READING, LANGUAGE_STAGE: LANGUAGE}
+_LANGUAGE_STAGES: Final = {"reading": READING, "language": LANGUAGE}
 
 WHOLE_NAME: Final = "whole"
 TABLE: Final = "ablation.json"
@@ -53,14 +51,16 @@ def parts_of(stage: str, chosen: Sequence[str] = (), taught: bool = False) -> li
             raise ExportError(f"{part!r} makes the pool; train a pool without it to see its worth")
         if part not in PARTS_OF[stage]:
             having = " and ".join(name for name, parts in PARTS_OF.items() if part in parts)
-            raise ExportError(f"the {stage} stage has no part {part!r}; it is one of {having}")
+            raise ExportError(f"the {stage} stage has no part {part!r}; it belongs to {having}")
     if "teaching" in chosen and not taught:
         raise ExportError("what teaching is worth needs a teacher; give --teacher CHECKPOINT")
-    return list(chosen) or [part for part in PARTS_OF[stage] if taught or part != "teaching"]
+    return list(dict.fromkeys(chosen)) or [
+        part for part in PARTS_OF[stage] if taught or part != "teaching"
+    ]
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class Setting:
     """What every variant has in common: so many minutes of one core's time for a stage.
 
     preset: which model; begin: a run's folder whose `vision.pt` and `reading.pt` the language stage
@@ -74,8 +74,8 @@ class Trial:
     begin: Path | None = None
     teacher: Path | None = None
 
-    def train(self, without: str, folder: Path) -> Checked:
-        """Train a variant in a folder, or what is left of it; returns its last validation.
+    def train(self, without: str, folder: Path) -> None:
+        """Train a variant in a folder, or what is left of it.
 
         Time is the process's own, so that variants may run side by side and beside other work.
         """
@@ -84,14 +84,18 @@ class Trial:
         common = (self.preset, self.material, folder, self.minutes, None, self.teacher, recipe)
         if self.stage == "vision":
             train_vision(*common, time.process_time)
-            return read_log(folder, self.stage)[-1]["checks"]
-        if self.stage == LANGUAGE_STAGE and self.begin:
+            return
+        described = _LANGUAGE_STAGES[self.stage]
+        if described.sees and self.begin:
             for file in ("vision.pt", "reading.pt"):
                 if not (folder / file).exists():
                     (folder / file).symlink_to((self.begin / file).resolve())
-        described = _LANGUAGE_STAGES[self.stage]
         train_language(described, *common, time.process_time)
-        return read_log(folder, described.name)[-1]["checks"]
+
+    def checked(self, folder: Path) -> Checked:
+        """The last validation of a variant that was trained in a folder."""
+        described = _LANGUAGE_STAGES.get(self.stage)
+        return read_log(folder, described.name if described else self.stage)[-1]["checks"]
 
 
 def ablate(
@@ -111,29 +115,35 @@ def ablate(
     """Train a stage with the whole recipe, and without each of `parts`, each for equal time.
 
     `model` is a checkpoint folder whose tokenizer and prompts are used, `photos` a folder with a
-    SOURCES.tsv, `pool` the spoiled pictures to learn from; for the rest see `Trial`. So many
+    SOURCES.tsv, `pool` the spoiled pictures to learn from; for the rest see `Setting`. So many
     `processes` train a variant each, side by side. Returns each variant's last validation, and
     writes them to `run`/ablation.json after every variant; one that is done is not trained again.
     Raises ExportError for unknown names.
     """
     variants = (WHOLE_NAME, *parts_of(stage, parts, taught=teacher is not None))
-    if stage == LANGUAGE_STAGE and begin is None:
+    if stage == "language" and begin is None:
         raise ExportError("the language stage begins with a run's towers; give --begin RUN")
     tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
     prompts = PromptSet.from_dict(json.loads((model / "prompts.json").read_text()))
     real, scored = (scored_examples(photos, held_out) for held_out in (False, True))
     material = Material(tokenizer, prompts, pool, real, make_checks(photos, run), scored)
-    trial = Trial(stage, preset, material, minutes, begin, teacher)
+    setting = Setting(stage, preset, material, minutes, begin, teacher)
     found: dict[str, Checked] = {}
     advance("variants trained", 0, len(variants))
-    with ProcessPoolExecutor(processes, get_context("spawn"), settle) as team:
-        pending = {team.submit(trial.train, name, run / name): name for name in variants}
+    team = ThreadPoolExecutor(processes)
+    try:
+        pending = {
+            team.submit(train_apart, (setting.train, (name, run / name))): name for name in variants
+        }
         for number, done in enumerate(as_completed(pending), 1):
-            found[pending[done]] = done.result()
+            done.result()
+            found[pending[done]] = setting.checked(run / pending[done])
             ordered = {name: found[name] for name in variants if name in found}
             table = {"stage": stage, "minutes": minutes, "variants": ordered}
             (run / TABLE).write_text(json.dumps(table, indent=1) + "\n")
             advance("variants trained", number, len(variants))
+    finally:
+        team.shutdown(cancel_futures=True)
     return {name: found[name] for name in variants}
 
 

@@ -1,6 +1,6 @@
 """Validation of the stages that read: on pools of spoiled pictures, and beside people."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -11,17 +11,19 @@ from torch import Tensor
 from export.supervision.labelled import Labelled
 from export.supervision.mixture import EVERYTHING
 from export.training.batches import Batches, normalise
+from export.training.evidence import scores_of
 from export.training.losses import Losses
 from export.training.packing import Packed, Packer
 from export.training.precision import autocast
 from export.training.real import as_the_model_sees
-from export.training.stages import PEOPLE, Stage, asked_of, look, pack_cells
+from export.training.stages import Stage, asked_of, look, pack_cells
 from export.training.student import Student
 from idetex_edge.boxes import overlap
 from idetex_edge.evaluation.correlation import correlate
 
 _BATCHES: Final = 24
 _PIXELS: Final = 225_000
+_PEOPLE: Final = 128
 _FOUND: Final = 0.5
 
 
@@ -72,25 +74,32 @@ def check(
     return {name: round(value, 4) for name, value in totals.items()}
 
 
-@torch.no_grad()
-def agreement(
-    student: Student, packer: Packer, losses: Losses, scored: Sequence[Labelled]
-) -> dict[str, dict[str, float]]:
-    """`people`: how well scores read from the level words go with theirs (SRCC, PLCC).
+Judge = Callable[[Tensor, Labelled], Tensor]
+"""The scores [1] that a model gives normalised pixels [1, 3, H, W] of a labelled picture."""
 
-    Only the first 128 photographs are looked at. Empty where that is undefined: with one picture,
-    or where all scores are equal.
+
+def scores_by(student: Student, packer: Packer, losses: Losses) -> Judge:
+    """Scores as a student says them: the expected value of the level words."""
+
+    def judge(pixels: Tensor, picture: Labelled) -> Tensor:
+        packed = pack_cells(packer, [picture.examples], pixels)
+        return losses.scores(student(student.see(pixels).features, packed).levels)
+
+    return judge
+
+
+@torch.no_grad()
+def agreement(judge: Judge, scored: Sequence[Labelled]) -> dict[str, dict[str, float]]:
+    """`people`: how well scores go with people's (SRCC, PLCC), on the first `_PEOPLE` photographs.
+
+    Empty where that is undefined: with one picture, or where all scores are equal.
     """
     ours: list[float] = []
-    theirs: list[float] = []
-    for picture in scored[:PEOPLE]:
+    for picture in scored[:_PEOPLE]:
         pixels = normalise(as_the_model_sees(picture.path)[None])
-        packed = pack_cells(packer, [picture.examples], pixels)
         with autocast():
-            logits = student(student.see(pixels).features, packed).levels
-        ours += losses.scores(logits).tolist()
-        theirs += (packed.level_targets @ losses.level_values).tolist()
-    found = correlate(ours, theirs)
+            ours += judge(pixels, picture).tolist()
+    found = correlate(ours, scores_of([p.examples for p in scored[:_PEOPLE]]).tolist())
     if found is None:
         return {}
     return {"people": {"srcc": round(found.srcc, 4), "plcc": round(found.plcc, 4)}}

@@ -17,9 +17,14 @@ from torch import nn
 
 from export.training.averaging import Average
 from export.training.optimiser import Optimiser
+from idetex_edge.errors import ExportError
 
 _WARMUP: Final = 0.02
 _FLOOR: Final = 0.03
+GOING_ON: Final = 0.35
+"""The share of a stage's rate at which trained weights learn on; at all of it they lose for half of
+the time what they know, and come back to it in the other."""
+
 _LOG_SECONDS: Final = 20.0
 _CHECK_SECONDS: Final = 300.0
 
@@ -60,10 +65,13 @@ class Course:
         self._losses: list[Mapping[str, float]] = []
 
     def begin(self, start: Callable[[], None]) -> None:
-        """Go on from the stage's file; where there is none, `start` gives the first weights."""
+        """Go on from the stage's file; where there is none, `start` gives the first weights.
+
+        Raises ExportError where another version wrote the file.
+        """
         state = torch.load(self._file, weights_only=True) if self._file.exists() else None
         if state:
-            self._model.load_state_dict(state["model"])
+            put_into(self._model, state["model"], self._file)
             self._optimiser.load(state["optimiser"])
             self.step, self.pictures = state["step"], state["pictures"]
             self.seconds = self._logged = self._checked = state["seconds"]
@@ -137,6 +145,20 @@ class Course:
         }
         torch.save(state, partial)
         partial.replace(self._file)
+
+
+def put_into(module: nn.Module, weights: Mapping[str, torch.Tensor], file: Path) -> None:
+    """Load a module's weights, which stand in `file`.
+
+    Raises ExportError where there are others than it has, or of other shapes.
+    """
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ExportError(
+            f"{file} has other weights than this version trains, another made it; give a new run "
+            "folder, and --start CHECKPOINT to go on"
+        ) from error
 
 
 def averaged_weights(file: Path) -> dict[str, torch.Tensor]:

@@ -106,8 +106,8 @@ def told(known: Known, generator: torch.Generator, doubtful: bool = True) -> Ten
     """Evidence [B, cells, 35] as a tower might give it that sees well on some pictures only.
 
     The truth as logits, with errors that all cells of a picture share (a distortion taken for
-    milder, or for another) and errors of single cells, each picture's of its own size. Unless
-    `doubtful`, the truth alone.
+    milder, or for another) and errors of single cells, each picture's of its own size; those of
+    looks and quality are alike in all. Unless `doubtful`, the truth alone.
     """
     batch, cells, _ = known.grades.shape
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from export.recipe import WHOLE, Recipe
 from export.supervision.example import Example
 from export.training.batches import Batch, Batches
-from export.training.checking import agreement, check
-from export.training.course import Clock, Course
+from export.training.checking import agreement, check, scores_by
+from export.training.course import GOING_ON, Clock, Course
 from export.training.evidence import evidence_loss, known_of, score_loss, scores_of
 from export.training.losses import Losses
 from export.training.optimiser import Optimiser
@@ -46,8 +46,8 @@ _WEIGHTS: Final = {
     "attention": 1.0,
     "features": 0.5,
 }
-_REAL_BATCH: Final = 4
-_TOWER_SHARE: Final = 0.3
+_REAL_BATCH: Final = 2
+_TOWER_SHARE: Final = 0.5
 _BYPASS_SHARE: Final = 0.1
 
 
@@ -86,13 +86,13 @@ class _Lesson:
     recipe: Recipe
 
     def of_spoiled(
-        self, batch: Batch, examples: Sequence[Sequence[Example]], step: int, tower_learns: bool
+        self, batch: Batch, examples: Sequence[Sequence[Example]], step: int
     ) -> dict[str, Tensor]:
         packed = pack_cells(self.packer, examples, batch.pixels)
         generator = torch.Generator().manual_seed(step * 64 + rank())
         with autocast():
             doubtful = "doubt" in self.recipe
-            sight = look(self.student, self.stage, batch, generator, tower_learns, doubtful)
+            sight = look(self.student, self.stage, batch, generator, doubtful)
             outputs = self.student(sight.features, packed, told=self.teacher is not None)
             taught = self.teacher(batch.pixels, packed) if self.teacher else None
         parts = self.losses.all(outputs, packed)
@@ -103,19 +103,17 @@ class _Lesson:
             parts |= lessons(outputs, taught, packed)
         if taught and self.student.imitate:
             parts["features"] = apart(self.student.imitate(sight.seen.float()), taught.seen)
-        if tower_learns and "evidence" in self.recipe:
+        if self.stage.sees and "evidence" in self.recipe:
             parts["evidence"] = evidence_loss(sight.evidence, known_of(batch))
         return parts
 
-    def of_real(
-        self, pixels: Tensor, examples: Sequence[Sequence[Example]], tower_learns: bool
-    ) -> dict[str, Tensor]:
+    def of_real(self, pixels: Tensor, examples: Sequence[Sequence[Example]]) -> dict[str, Tensor]:
         packed = pack_cells(self.packer, examples, pixels)
         with autocast():
-            sight = self.student.see(pixels, tower_learns)
+            sight = self.student.see(pixels)
             outputs = self.student(sight.features, packed)
         parts = self.losses.all(outputs, packed)
-        if tower_learns and "evidence" in self.recipe:
+        if "evidence" in self.recipe:
             parts["evidence"] = score_loss(sight.evidence, scores_of(examples))
         return parts
 
@@ -164,24 +162,26 @@ def train_language(
             for name, pool in material.checks.items()
         }
         if stage.sees and material.scored:
-            figures |= agreement(averaged, packer, losses, material.scored)
+            figures |= agreement(scores_by(averaged, packer, losses), material.scored)
         return figures
 
+    peak = stage.rate * (GOING_ON if start else 1.0)
     course.begin(begin)
+    if course.done:
+        return
     real = material.real if stage.sees and "photographs" in recipe else ()
     found = RealBatches(real, _REAL_BATCH, rank())
     mirrors = "mirroring" in recipe
     for batch in Batches(material.pool, stage.pixels, rank(), course.step, mirrors):
         tasks = tasks_of(stage, recipe, 1.0 if start else course.share)
         asked = asked_of(batch, f"{rank()} {course.step}", tasks, recipe)
-        tower_learns = stage.sees and course.step % stage.tower_every == 0
-        parts = lesson.of_spoiled(batch, asked, course.step, tower_learns)
+        parts = lesson.of_spoiled(batch, asked, course.step)
         _weighted(parts).backward()
         if found:
-            _weighted(lesson.of_real(*found.draw(course.step), tower_learns)).backward()
+            _weighted(lesson.of_real(*found.draw(course.step))).backward()
         course.seconds = average_gradients(student, course.seconds)
         nn.utils.clip_grad_norm_(student.parameters(), 1.0)
-        optimiser.step(course.rate(stage.rate))
+        optimiser.step(course.rate(peak))
         figures = {name: float(part.detach()) for name, part in parts.items()}
         course.advance(len(batch.records), figures, validate)
         if course.done:

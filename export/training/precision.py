@@ -1,38 +1,26 @@
 """The number format that training computes in: bfloat16 where this processor is faster with it.
 
-What a processor says of itself does not tell: of two with instructions for bfloat16 (AVX512-BF16)
-one did 77 GFLOP/s with it and 100 in float32, the other 490 and 97. So both are tried, once.
+It is with matrix units for it (AMX), several times. Instructions for it (AVX512-BF16) are not
+enough: an Intel core did 77 GFLOP/s by them and 100 in float32, an AMD one (Zen 5) 490 and 97. It
+goes by the processor alone, not by a trial, so that processes and restarts agree.
 """
 
-import time
-from functools import cache
 from typing import Final
 
 import torch
 
-_SIDE: Final = 512
-_TRIALS: Final = 5
-_WORTHWHILE: Final = 1.2
-"""What bfloat16 gives must outweigh the conversions it needs."""
+_FULL_RATE: Final = "AMD"
+"""How the names begin of processors whose AVX512-BF16 is twice as wide as their float32."""
 
 
-def seconds_for(dtype: torch.dtype) -> float:
-    """The shortest time that a product of two 512 x 512 matrices took, in seconds."""
-    matrix = torch.ones(_SIDE, _SIDE, dtype=dtype)
-    times: list[float] = []
-    for _ in range(_TRIALS):
-        began = time.perf_counter()
-        torch.mm(matrix, matrix)
-        times.append(time.perf_counter() - began)
-    return min(times)
-
-
-@cache
-def bfloat16_pays() -> bool:
-    """Whether matrix products are clearly faster in bfloat16 here; tried once in a process."""
-    return seconds_for(torch.float32) > _WORTHWHILE * seconds_for(torch.bfloat16)
+def has_fast_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 matrices faster than those of float32."""
+    capabilities = torch.cpu.get_capabilities()
+    named = str(capabilities.get("cpu_name", ""))
+    by_vectors = bool(capabilities.get("avx512_bf16", False)) and named.startswith(_FULL_RATE)
+    return bool(capabilities.get("amx_bf16", False)) or by_vectors
 
 
 def autocast() -> torch.autocast:
     """A context in which matrix products are computed in bfloat16 where that is faster."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=bfloat16_pays())
+    return torch.autocast("cpu", torch.bfloat16, enabled=has_fast_bfloat16())

@@ -1,4 +1,4 @@
-"""Stages two and three: what each learns from, what pictures are asked, and how they are seen.
+"""What all stages learn from; of two and three, what pictures are asked and how they are seen.
 
 In stage two, *reading*, the language model learns every task from the truth as a tower might put it
 (`evidence.told`); no pixel is encoded but for a teacher. In stage three, *language*, the whole
@@ -30,15 +30,13 @@ from export.training.student import Sight, Student
 from idetex_edge.prompts import PromptSet
 
 _OPENING_SHARE: Final = 0.3
-PEOPLE: Final = 128
-"""How many of the scored photographs a validation looks at."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
     """One of the two stages: `name` is its files', `pixels` the budget of a step's batch.
 
-    `sees`: whether the features are the tower's; it learns itself every `tower_every` steps.
+    `sees`: whether the features are the tower's, which learns, too.
     `opening`: what fresh weights are asked in the first `_OPENING_SHARE` of the time.
     """
 
@@ -47,12 +45,11 @@ class Stage:
     pixels: int
     rate: float
     mixture: Mixture
-    tower_every: int = 1
     opening: Mixture | None = None
 
 
 READING: Final = Stage("reading", False, 450_000, 1.5e-3, mixture.READING, opening=mixture.BOXES)
-LANGUAGE: Final = Stage("model", True, 300_000, 5e-4, mixture.EVERYTHING, tower_every=2)
+LANGUAGE: Final = Stage("model", True, 300_000, 5e-4, mixture.EVERYTHING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +103,11 @@ def look(
     stage: Stage,
     batch: Batch,
     generator: torch.Generator,
-    tower_learns: bool = False,
     doubtful: bool = True,
 ) -> Sight:
     """The pictures as they are seen, or as they are told."""
     if stage.sees:
-        return student.see(batch.pixels, tower_learns)
+        return student.see(batch.pixels)
     evidence = told(known_of(batch), generator, doubtful)
     features = student.testify(evidence)
     return Sight(features, evidence, features)

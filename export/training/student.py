@@ -19,11 +19,10 @@ from export.student.growing import weights_for
 from export.student.tokenizer import special_ids
 from export.training.batched_language import Trace, trace
 from export.training.batched_vision import encode
-from export.training.course import averaged_weights
+from export.training.course import averaged_weights, put_into
 from export.training.evidence import ABSENT, EVIDENCE, GRADES, PRESENT, evidence_head
 from export.training.packing import Packed
 from export.training.pointing import place_head
-from idetex_edge.errors import ExportError
 from idetex_edge.vocabulary import DISTORTIONS, SEVERITIES
 
 
@@ -107,10 +106,9 @@ class Student(nn.Module):
         self.place_head = place_head(sizes.text_width)
         self.imitate = nn.Linear(sizes.text_width, teacher_width) if teacher_width else None
 
-    def see(self, pixels: Tensor, tower_learns: bool = True) -> Sight:
-        """Look at normalised pixels [B, 3, H, W]; the tower gets gradients only where it learns."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and tower_learns):
-            seen = encode(self.model.model.visual, pixels)
+    def see(self, pixels: Tensor) -> Sight:
+        """Look at normalised pixels [B, 3, H, W]."""
+        seen = encode(self.model.model.visual, pixels)
         evidence = self.witness(seen)
         return Sight(seen, evidence, self.testify(evidence) + self.bypass(seen))
 
@@ -144,8 +142,8 @@ class Student(nn.Module):
         """Let evidence of a distortion start as the embedding of the words that name it.
 
         Heads that match and copy words then find a distortion in the picture as they find it in a
-        text. Its absence is nothing. Looks start at random; so do differences between severities,
-        since words for types and severities alone cannot tell which belongs to which.
+        text. Its absence is nothing. Looks and quality start at random; so do differences between
+        severities, since words for types and severities alone cannot tell which belongs to which.
         """
         table = self.model.model.language_model.embed_tokens.weight
 
@@ -167,31 +165,36 @@ class Student(nn.Module):
 
     def take_start(self, start: Path) -> None:
         """Take the weights that `unfolding.write_start` wrote."""
-        self.load_state_dict(torch.load(start, weights_only=True))
+        put_into(self, torch.load(start, weights_only=True), start)
 
     def take_reading(self, reading: Path) -> None:
         """Take the averaged weights of the reading stage (`reading.pt`).
 
-        Raises ExportError where they are of another version's student.
+        It has no `imitate`. Raises ExportError where they are of another version's student.
         """
-        result = self.load_state_dict(averaged_weights(reading), strict=False)
-        missing = [name for name in result.missing_keys if not name.startswith("imitate.")]
-        if missing or result.unexpected_keys:
-            raise ExportError(
-                f"{reading} has other heads, it was made by another version; give a new run folder"
-            )
+        own = {name: value for name, value in self.state_dict().items() if "imitate." in name}
+        put_into(self, own | averaged_weights(reading), reading)
 
     def take_tower(self, vision: Path) -> None:
-        """Take the averaged tower and head of the vision stage (`vision.pt`)."""
+        """Take the averaged tower and head of the vision stage (`vision.pt`).
+
+        Raises ExportError where they are of another version's.
+        """
         weights = averaged_weights(vision)
         for prefix, module in (("tower.", self.model.model.visual), ("head.", self.witness)):
-            module.load_state_dict(weights_under(prefix, weights))
+            put_into(module, weights_under(prefix, weights), vision)
+
+    @property
+    def merger_output(self) -> nn.Linear:
+        """The patch merger's last layer, which makes features of what the tower sees."""
+        last = self.model.model.visual.merger.mlp[2]
+        assert isinstance(last, nn.Linear)
+        return last
 
     @torch.no_grad()
     def fold(self) -> None:
         """Take witness, testimony and bypass into the patch merger, which then says the same."""
-        last = self.model.model.visual.merger.mlp[2]
-        assert isinstance(last, nn.Linear)
+        last = self.merger_output
         read = self.testify.weight @ self.witness.weight + self.bypass.weight
         shift = self.testify.weight @ self.witness.bias + self.testify.bias
         last.bias.copy_(read @ last.bias + shift)

@@ -34,6 +34,7 @@ _STEP_CELLS: Final = 2_048
 _RATE: Final = 1e-2
 _RIDGE: Final = 1e-5
 _LEAST_VARIANCE: Final = 1e-6
+_LEAST_SCALE: Final = 1e-6
 
 
 @torch.no_grad()
@@ -61,7 +62,7 @@ def unfold(student: Student, pool: Path, batches: int = _BATCHES, steps: int = _
     features' variance the testimony explains, 0..1.
     """
     features, known = _seen(student, pool, batches)
-    centre, whitener = _whitening(features)
+    centre, whitener = whitening(features)
     scaled = (features - centre) @ whitener
     head = evidence_head(scaled.shape[1])
     torch.nn.init.zeros_(head.weight)
@@ -79,10 +80,10 @@ def unfold(student: Student, pool: Path, batches: int = _BATCHES, steps: int = _
         student.witness.weight.copy_(weight)
         student.witness.bias.copy_(head.bias - weight @ centre)
         told = student.witness(features)
-        known = torch.cat((told, torch.ones(len(told), 1)), dim=1).double()
-        square = known.T @ known
+        inputs = torch.cat((told, torch.ones(len(told), 1)), dim=1).double()
+        square = inputs.T @ inputs
         square += _RIDGE * square.diagonal().mean() * torch.eye(len(square), dtype=square.dtype)
-        solved = torch.linalg.solve(square, known.T @ features.double()).float()
+        solved = torch.linalg.solve(square, inputs.T @ features.double()).float()
         student.testify.weight.copy_(solved[:-1].T)
         student.testify.bias.copy_(solved[-1])
         torch.nn.init.zeros_(student.bypass.weight)
@@ -91,7 +92,7 @@ def unfold(student: Student, pool: Path, batches: int = _BATCHES, steps: int = _
         return 1 - float(left.square().sum() / (features - centre).square().sum())
 
 
-def _whitening(features: Tensor) -> tuple[Tensor, Tensor]:
+def whitening(features: Tensor) -> tuple[Tensor, Tensor]:
     """The mean [width] of features and the directions [width, K] in which they vary, to unit size.
 
     Folded features vary in few directions, some of them hardly: fitted as they are, or each number
@@ -103,14 +104,14 @@ def _whitening(features: Tensor) -> tuple[Tensor, Tensor]:
     return centre, (directions[:, kept] / spread[kept].sqrt()).float()
 
 
+@torch.no_grad()
 def _rebase(student: Student) -> None:
     """Let the merger's last layer give evidence itself, then features that nothing reads yet."""
-    last, witness = student.model.model.visual.merger.mlp[2], student.witness
-    assert isinstance(last, torch.nn.Linear)
+    last, witness = student.merger_output, student.witness
     weight = witness.weight @ last.weight
     bias = witness.weight @ last.bias
     torch.nn.init.kaiming_uniform_(last.weight, a=math.sqrt(5))
-    scale = weight.norm(dim=1) / last.weight[: len(weight)].norm(dim=1)
+    scale = (weight.norm(dim=1) / last.weight[: len(weight)].norm(dim=1)).clamp(min=_LEAST_SCALE)
     torch.nn.init.zeros_(last.bias)
     last.weight[: len(weight)] = weight / scale[:, None]
     last.bias[: len(weight)] = bias / scale

@@ -1,7 +1,6 @@
 """Stage one: the vision tower alone learns to give evidence of every cell (`evidence.py`)."""
 
 import time
-from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -10,10 +9,10 @@ from torch import Tensor, nn
 
 from export.recipe import WHOLE, Recipe
 from export.student.architecture import PRESETS, configure, create, weights_under
-from export.supervision.labelled import Labelled
 from export.training.batched_vision import encode
-from export.training.batches import Batches, normalise
-from export.training.course import Clock, Course
+from export.training.batches import Batches
+from export.training.checking import agreement
+from export.training.course import GOING_ON, Clock, Course, put_into
 from export.training.evidence import (
     GRADES,
     cell_auc,
@@ -26,15 +25,14 @@ from export.training.evidence import (
 )
 from export.training.optimiser import Optimiser
 from export.training.precision import autocast
-from export.training.real import RealBatches, as_the_model_sees, asked_for_scores
-from export.training.stages import PEOPLE, Material
+from export.training.real import RealBatches, asked_for_scores
+from export.training.stages import Material
 from export.training.teaching import TowerTeacher, apart
-from idetex_edge.evaluation.correlation import correlate
 from idetex_edge.vocabulary import DISTORTIONS, SEVERITIES
 
-_PIXELS = 600_000
+_PIXELS = 1_200_000
 _RATE = 1.2e-3
-_REAL_BATCH = 2
+_REAL_BATCH = 4
 _REAL_EVERY = 3
 _FEATURES = 2.0
 """What a teacher's features weigh beside the loss of a batch's evidence."""
@@ -95,18 +93,6 @@ def cell_scores(model: Witness, pool: Path, batches: int = 12) -> dict[str, floa
     return result
 
 
-@torch.no_grad()
-def people_scores(model: Witness, scored: Sequence[Labelled]) -> dict[str, float]:
-    """How well the scores it gives photographs go with people's; empty where that is undefined."""
-    ours: list[float] = []
-    for picture in scored[:PEOPLE]:
-        with autocast():
-            evidence = model(normalise(as_the_model_sees(picture.path)[None]))
-        ours += score_told(evidence).tolist()
-    found = correlate(ours, scores_of([p.examples for p in scored[:PEOPLE]]).tolist())
-    return {"srcc": round(found.srcc, 4), "plcc": round(found.plcc, 4)} if found else {}
-
-
 def train_vision(
     preset: str,
     material: Material,
@@ -120,8 +106,8 @@ def train_vision(
     """Train a preset's tower on a pool for so many minutes in all; resumes from `run`.
 
     It begins with the tower and witness in `start` (`unfolding.write_start`) or with fresh ones;
-    the tower of the checkpoint folder `taught_by` may teach it. Photographs that people scored are
-    learnt from in every `_REAL_EVERY`-th step. Writes `vision.pt` and `vision.jsonl` (see
+    the tower of the checkpoint folder `taught_by` may teach it. Every third step learns the scores
+    of real pictures that have a score or level, too. Writes `vision.pt` and `vision.jsonl` (see
     `Course`).
     """
     teacher = TowerTeacher(taught_by) if taught_by and "teaching" in recipe else None
@@ -133,14 +119,16 @@ def train_vision(
         if start:
             weights = torch.load(start, weights_only=True)
             for prefix, module in (("model.model.visual.", model.tower), ("witness.", model.head)):
-                module.load_state_dict(weights_under(prefix, weights))
+                put_into(module, weights_under(prefix, weights), start)
 
     def validate(averaged: Witness) -> dict[str, dict[str, float]]:
         figures = {name: cell_scores(averaged, path) for name, path in material.checks.items()}
-        people = people_scores(averaged, material.scored)
-        return figures | ({"people": people} if people else {})
+        return figures | agreement(lambda pixels, _: score_told(averaged(pixels)), material.scored)
 
+    peak = _RATE * (GOING_ON if start else 1.0)
     course.begin(begin)
+    if course.done:
+        return
     found = RealBatches(
         asked_for_scores(material.real) if "photographs" in recipe else (), _REAL_BATCH, seed=0
     )
@@ -157,10 +145,10 @@ def train_vision(
             pixels, asked = found.draw(course.step)
             with autocast():
                 evidence = model(pixels)
-            figures["people"] = score_loss(evidence, scores_of(asked))
-            figures["people"].backward()
+            figures["scores"] = score_loss(evidence, scores_of(asked))
+            figures["scores"].backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step(course.rate(_RATE))
+        optimiser.step(course.rate(peak))
         losses = {name: float(figure.detach()) for name, figure in figures.items()}
         course.advance(len(batch.records), losses, validate)
         if course.done:

@@ -106,7 +106,7 @@ def draw(run: Path) -> Path:
             below.legend()
         below.set_xlabel("minutes")
     axes[0, 0].set_ylabel("loss")
-    axes[1, 0].set_ylabel("mean cell AUC")
+    axes[1, 0].set_ylabel("mean cell AUC, SRCC")
     axes[1, 1].set_ylabel("choices right")
     figure.tight_layout()
     path = run / PLOT
