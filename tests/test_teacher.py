@@ -14,7 +14,7 @@ from export.training.batched_language import Trace
 from export.training.batches import Batch, Batches
 from export.training.packing import Packed, Packer
 from export.training.student import Outputs, Student
-from export.training.teaching import Taught, Teacher, apart, lessons
+from export.training.teaching import Taught, Teacher, TowerTeacher, apart, lessons
 from idetex_edge.errors import ExportError
 from idetex_edge.prompts import PromptSet
 
@@ -41,10 +41,14 @@ def _other_student(tokenizer: Tokenizer, teacher_width: int = 0) -> Student:
 
 
 def test_a_student_nears_its_teacher(
-    fresh_checkpoint: Path, batch: Batch, packed: Packed, small_tokenizer: Tokenizer
+    fresh_checkpoint: Path,
+    small_pool: Path,
+    batch: Batch,
+    packed: Packed,
+    small_tokenizer: Tokenizer,
 ) -> None:
     """Only the teacher's share of the loss is followed here; every part of it must fall."""
-    teacher = Teacher(fresh_checkpoint, small_tokenizer)
+    teacher = Teacher(fresh_checkpoint, small_tokenizer, small_pool)
     taught = teacher(batch.pixels, packed)
     learner = _other_student(small_tokenizer, teacher.width)
     optimiser = torch.optim.Adam(learner.parameters(), lr=1e-3)
@@ -65,11 +69,12 @@ def test_a_student_nears_its_teacher(
 
 def test_who_says_and_looks_the_same_is_no_way_off(
     fresh_checkpoint: Path,
+    small_pool: Path,
     batch: Batch,
     packed: Packed,
     small_tokenizer: Tokenizer,
 ) -> None:
-    teacher = Teacher(fresh_checkpoint, small_tokenizer)
+    teacher = Teacher(fresh_checkpoint, small_tokenizer, small_pool)
     taught = teacher(batch.pixels, packed)
     learner = _other_student(small_tokenizer)
     said = learner(learner.see(batch.pixels).features, packed, told=True)
@@ -81,6 +86,16 @@ def test_who_says_and_looks_the_same_is_no_way_off(
     assert {name: float(part.detach()) for name, part in same.items()} == pytest.approx(
         {"logits": 0.0, "attention": 0.0}, abs=1e-5
     )
+
+
+def test_features_are_taught_without_what_all_cells_share(
+    fresh_checkpoint: Path, small_pool: Path, batch: Batch
+) -> None:
+    teacher = TowerTeacher(fresh_checkpoint, small_pool)
+    seen = teacher.see(batch.pixels)
+    assert seen.shape[-1] == teacher.width
+    shared = seen.mean((0, 1)).expand_as(seen)
+    assert float(apart(shared, seen)) > 0.5
 
 
 def test_where_a_student_never_looks_it_can_be_shown_to(packed: Packed) -> None:
@@ -119,8 +134,8 @@ def test_a_teacher_of_another_vocabulary_is_refused(
     tmp_path: Path, small_tokenizer: Tokenizer, nano_prompts: PromptSet
 ) -> None:
     with pytest.raises(ExportError, match="no tokenizer"):
-        Teacher(tmp_path, small_tokenizer)
+        Teacher(tmp_path, small_tokenizer, tmp_path)
     other = train_tokenizer(["entirely other words"], words=20)
     write_tokenizer(other, tmp_path)
     with pytest.raises(ExportError, match=r"another vocabulary.*label"):
-        Teacher(tmp_path, small_tokenizer)
+        Teacher(tmp_path, small_tokenizer, tmp_path)

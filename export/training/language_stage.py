@@ -140,7 +140,9 @@ def train_language(
     Writes `<stage>.pt` and `<stage>.jsonl` (see `Course`).
     """
     tokenizer = material.tokenizer
-    teacher = Teacher(taught_by, tokenizer) if taught_by and "teaching" in recipe else None
+    teacher = (
+        Teacher(taught_by, tokenizer, material.pool) if taught_by and "teaching" in recipe else None
+    )
     student = Student(preset, tokenizer, teacher.width if teacher and stage.sees else 0)
     packer = Packer(tokenizer, material.prompts, weights_of(recipe))
     losses = Losses(packer, tokenizer.get_vocab_size())

@@ -3,12 +3,15 @@
 Logits are matched as Hinton et al. do ("Distilling the Knowledge in a Neural Network", 2015);
 attention as Wang et al. do ("MiniLM", 2020), but in every layer and all its heads as one, since
 where to look for an answer is what a fresh language model lacks longest; features by direction,
-through a linear map that is dropped afterwards (Romero et al., "FitNets", 2015). All need a teacher
-of our own kind, that shares the student's vocabulary; any other can answer pictures
-(`python -m export label`), which `train --vida` learns from.
+through a linear map that is dropped afterwards (Romero et al., "FitNets", 2015), whitened, since
+four fifths of a folded tower's features are the same in every cell, and of the rest nine tenths are
+how light and coloured a cell is. All need a teacher of our own kind, that shares the student's
+vocabulary; any other can answer pictures (`python -m export label`), which `train --vida` learns
+from.
 """
 
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,11 +24,16 @@ from export.student.architecture import HEAD_DIM, require_rotary_base, trained_m
 from export.student.growing import places_among
 from export.training.batched_language import Attention
 from export.training.batched_vision import encode
+from export.training.batches import Batches
 from export.training.packing import Packed
 from export.training.student import Outputs, read_packed
+from export.training.unfolding import whitening
 from idetex_edge.errors import ExportError
 
 _TEMPERATURE: Final = 2.0
+
+_BATCHES: Final = 8
+_PIXELS: Final = 600_000
 
 _LEAST: Final = 1e-30
 """Added for logarithms of what is masked; a key that a student dropped keeps its gradient."""
@@ -35,8 +43,8 @@ _LEAST: Final = 1e-30
 class Taught:
     """What a teacher makes of a batch.
 
-    Logits [A, vocabulary] and [B, vocabulary], every layer's attention (`Trace`), and the features
-    of its tower [B, cells, width].
+    Logits [A, vocabulary] and [B, vocabulary], every layer's attention (`Trace`), and the
+    whitened features of its tower [B, cells, width].
     """
 
     answers: Tensor
@@ -46,16 +54,30 @@ class Taught:
 
 
 class TowerTeacher:
-    """The vision tower of a checkpoint of one of our presets, frozen; `width` is its features'."""
+    """The vision tower of a checkpoint of one of our presets, frozen.
 
-    def __init__(self, checkpoint: Path) -> None:
+    Its features are whitened on some pictures of a pool; `width` is how many numbers remain.
+    """
+
+    def __init__(self, checkpoint: Path, pool: Path) -> None:
         self.model = trained_model(checkpoint).eval().requires_grad_(False)
-        self.width = self.model.lm_head.in_features
+        batches = islice(Batches(pool, _PIXELS, seed=3), _BATCHES)
+        features = torch.cat([self._features(batch.pixels).flatten(0, 1) for batch in batches])
+        self._centre, self._directions = whitening(features)
+        self.width = self._directions.shape[1]
 
     @torch.no_grad()
-    def see(self, pixels: Tensor) -> Tensor:
-        """Features [B, cells, width] of normalised pixels [B, 3, H, W]."""
+    def _features(self, pixels: Tensor) -> Tensor:
         return encode(self.model.model.visual, pixels)
+
+    def _whitened(self, features: Tensor) -> Tensor:
+        # In float32: what is weak is made strong, and so is its rounding.
+        with torch.autocast("cpu", enabled=False):
+            return (features.float() - self._centre) @ self._directions
+
+    def see(self, pixels: Tensor) -> Tensor:
+        """Whitened features [B, cells, width] of normalised pixels [B, 3, H, W]."""
+        return self._whitened(self._features(pixels))
 
 
 class Teacher(TowerTeacher):
@@ -64,7 +86,7 @@ class Teacher(TowerTeacher):
     Raises ExportError when its vocabulary, its heads or its rotary base are not the student's.
     """
 
-    def __init__(self, checkpoint: Path, tokenizer: Tokenizer) -> None:
+    def __init__(self, checkpoint: Path, tokenizer: Tokenizer, pool: Path) -> None:
         path = checkpoint / "tokenizer.json"
         if not path.is_file():
             raise ExportError(f"{checkpoint} has no tokenizer.json; give a checkpoint folder")
@@ -74,7 +96,7 @@ class Teacher(TowerTeacher):
                 "let it answer pictures (python -m export label) and train with --vida"
             )
         require_rotary_base(checkpoint)
-        super().__init__(checkpoint)
+        super().__init__(checkpoint, pool)
         text: Any = self.model.model.language_model
         size = int(text.layers[0].self_attn.head_dim)
         if size != HEAD_DIM:
@@ -83,11 +105,11 @@ class Teacher(TowerTeacher):
     @torch.no_grad()
     def __call__(self, pixels: Tensor, packed: Packed) -> Taught:
         """Answer packed questions about normalised pixels [B, 3, H, W]."""
-        seen = self.see(pixels)
-        passed = read_packed(self.model, seen, packed, told=True)
+        features = self._features(pixels)
+        passed = read_packed(self.model, features, packed, told=True)
         head = self.model.lm_head
         answers, levels = head(passed.last[packed.rows]), head(passed.last[packed.level_rows])
-        return Taught(answers, levels, passed.attention, seen)
+        return Taught(answers, levels, passed.attention, self._whitened(features))
 
 
 def apart(ours: Tensor, theirs: Tensor) -> Tensor:

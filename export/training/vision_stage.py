@@ -110,7 +110,7 @@ def train_vision(
     of real pictures that have a score or level, too. Writes `vision.pt` and `vision.jsonl` (see
     `Course`).
     """
-    teacher = TowerTeacher(taught_by) if taught_by and "teaching" in recipe else None
+    teacher = TowerTeacher(taught_by, material.pool) if taught_by and "teaching" in recipe else None
     model = Witness(preset, teacher.width if teacher else 0)
     optimiser = Optimiser({"witness": (model, 1.0)})
     course = Course(run, "vision", minutes, model, optimiser, clock=clock)
