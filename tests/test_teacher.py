@@ -1,12 +1,15 @@
 """What a teacher of the same vocabulary teaches."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer
 
+from export.pool.shards import shard_folders
 from export.student.tokenizer import train_tokenizer, write_tokenizer
 from export.supervision.example import Example
 from export.supervision.examples import score_example
@@ -96,6 +99,19 @@ def test_features_are_taught_without_what_all_cells_share(
     assert seen.shape[-1] == teacher.width
     shared = seen.mean((0, 1)).expand_as(seen)
     assert float(apart(shared, seen)) > 0.5
+
+
+def test_a_pool_that_grows_does_not_change_what_is_taught(
+    fresh_checkpoint: Path, small_pool: Path, batch: Batch, tmp_path: Path
+) -> None:
+    (shard,) = shard_folders(small_pool)
+    for seed in range(12):
+        (tmp_path / f"{seed:06d}_x").symlink_to(shard)
+    before = TowerTeacher(fresh_checkpoint, tmp_path).see(batch.pixels)
+    grown = Path(shutil.copytree(shard, tmp_path / "000099_x"))
+    images = np.load(grown / "images.npy")
+    np.save(grown / "images.npy", 255 - images)
+    assert torch.equal(TowerTeacher(fresh_checkpoint, tmp_path).see(batch.pixels), before)
 
 
 def test_where_a_student_never_looks_it_can_be_shown_to(packed: Packed) -> None:

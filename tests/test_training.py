@@ -1,7 +1,7 @@
 """Stages of training: they run, resume, average and work in a team."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -20,7 +20,7 @@ from export.supervision.examples import score_example
 from export.supervision.labelled import Labelled
 from export.training import team
 from export.training.averaging import Average
-from export.training.checking import agreement
+from export.training.checking import Judge, agreement
 from export.training.checkpoint import write_checkpoint
 from export.training.course import Course
 from export.training.evidence import score_loss, scores_of
@@ -136,6 +136,23 @@ def test_agreement_with_people(trained: Trained) -> None:
     assert agreement(as_people, scored)["people"] == {"srcc": 1, "plcc": pytest.approx(1)}
     assert agreement(against, scored)["people"]["srcc"] == -1
     assert agreement(alike, scored) == {}
+
+
+def test_what_a_model_says_is_held_against_people(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("reading.pt", "vision.pt"):
+        (tmp_path / name).symlink_to(trained.run / name)
+
+    def judged(judge: Judge, scored: Sequence[Labelled]) -> dict[str, dict[str, float]]:
+        assert list(scored) == list(trained.material.scored)
+        with torch.no_grad():
+            return {"people": {"score": float(judge(torch.zeros(1, 3, 56, 84), scored[0]))}}
+
+    monkeypatch.setattr("export.training.language_stage.agreement", judged)
+    train_language(LANGUAGE, "nano", trained.material, tmp_path, _MOMENT)
+    (line,) = _lines(tmp_path / "model.jsonl")
+    assert 1 <= line["checks"]["people"]["score"] <= 5
 
 
 def test_scores_of_photographs_reach_the_evidence(

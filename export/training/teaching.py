@@ -11,20 +11,21 @@ from.
 """
 
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 import torch.nn.functional as nn_f
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from export.pool.shards import Shard, shard_folders
 from export.student.architecture import HEAD_DIM, require_rotary_base, trained_model
 from export.student.growing import places_among
 from export.training.batched_language import Attention
 from export.training.batched_vision import encode
-from export.training.batches import Batches
+from export.training.batches import normalise
 from export.training.packing import Packed
 from export.training.student import Outputs, read_packed
 from export.training.unfolding import whitening
@@ -32,8 +33,9 @@ from idetex_edge.errors import ExportError
 
 _TEMPERATURE: Final = 2.0
 
-_BATCHES: Final = 8
-_PIXELS: Final = 600_000
+_SHARDS: Final = 12
+_PICTURES: Final = 4
+"""How many shards of a pool, and pictures of each, its features are whitened on."""
 
 _LEAST: Final = 1e-30
 """Added for logarithms of what is masked; a key that a student dropped keeps its gradient."""
@@ -56,13 +58,15 @@ class Taught:
 class TowerTeacher:
     """The vision tower of a checkpoint of one of our presets, frozen.
 
-    Its features are whitened on some pictures of a pool; `width` is how many numbers remain.
+    Its features are whitened on the first pictures of a pool, which are the same in every process
+    of a team and when training goes on, though a pool may grow; `width` is how many numbers remain.
     """
 
     def __init__(self, checkpoint: Path, pool: Path) -> None:
         self.model = trained_model(checkpoint).eval().requires_grad_(False)
-        batches = islice(Batches(pool, _PIXELS, seed=3), _BATCHES)
-        features = torch.cat([self._features(batch.pixels).flatten(0, 1) for batch in batches])
+        shards = map(Shard.open, shard_folders(pool)[:_SHARDS])
+        pictures = [np.array(shard.images[:_PICTURES]) for shard in shards]
+        features = torch.cat([self._features(normalise(p)).flatten(0, 1) for p in pictures])
         self._centre, self._directions = whitening(features)
         self.width = self._directions.shape[1]
 
