@@ -115,6 +115,27 @@ def distill(
 
 
 @app.command()
+def average(
+    checkpoints: Annotated[list[Path], typer.Argument(help="Checkpoint folders, two or more.")],
+    output: Annotated[Path, typer.Option(help="Checkpoint folder to make.")],
+    language: Annotated[
+        str | None, typer.Option(help="Shares in the language model, such as 0.6,0.4.")
+    ] = None,
+    vision: Annotated[
+        str | None, typer.Option(help="Shares in the vision tower; else the language model's.")
+    ] = None,
+) -> None:
+    """Average checkpoints that were trained on from the same weights; in equal parts by default."""
+    from export.averaging import Shares, average
+    from idetex_edge.cli.stages import showing_stages
+
+    shares = Shares.parse(len(checkpoints), language, vision)
+    with showing_stages() as advance:
+        average(checkpoints, shares, output, advance)
+    typer.echo(output)
+
+
+@app.command()
 def label(
     photos: Annotated[list[str], typer.Argument(help="Pictures, folders or patterns.")],
     output: Annotated[Path, typer.Option(help="Folder to make, in ViDA-UGC's training form.")],

@@ -38,7 +38,7 @@ class Weights:
         """Find the safetensors files; raises ExportError when there are none or one is missing."""
         self._places: dict[str, tuple[TensorFile, str]] = {}
         stats: list[tuple[str, int, int]] = []
-        for path, names in _tensor_files(folder).items():
+        for path, names in tensor_files(folder).items():
             file = TensorFile(path)
             self._places |= {our_name(name): (file, name) for name in names or file.names}
             stats.append((str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns))
@@ -210,7 +210,7 @@ def _stop_ids(folder: Path, text: PreTrainedConfig) -> tuple[int, ...]:
     return tuple(i for i in ids if i < text.vocab_size)
 
 
-def _tensor_files(folder: Path) -> dict[Path, list[str]]:
+def tensor_files(folder: Path) -> dict[Path, list[str]]:
     """Each safetensors file with the tensor names an index gives it (none without an index)."""
     index = folder / "model.safetensors.index.json"
     if not index.is_file():

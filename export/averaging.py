@@ -1,0 +1,134 @@
+"""The mean of checkpoints that went on from the same weights: often better than any of them.
+
+Wortsman et al., "Model soups: averaging weights of multiple fine-tuned models improves accuracy
+without increasing inference time", 2022. Checkpoints of separate beginnings have nothing in common
+that a mean would keep.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from export.checkpoint import Checkpoint, open_checkpoint, tensor_files
+from export.names import our_name
+from idetex_edge.errors import ExportError
+
+_VISION: Final = "visual."
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """How much each checkpoint counts in the language model and in vision: tower and merger.
+
+    Only ratios matter.
+    """
+
+    language: Sequence[float]
+    vision: Sequence[float]
+
+    @classmethod
+    def parse(cls, count: int, language: str | None, vision: str | None) -> Shares:
+        """Read shares that were written as `0.6,0.4`, of so many checkpoints.
+
+        Without `language` all count alike, without `vision` as they do in the language model.
+        Raises ExportError where something is no number.
+        """
+        said = _numbers(language) if language else [1.0] * count
+        return cls(said, _numbers(vision) if vision else said)
+
+    def of(self, tensor: str) -> list[float]:
+        """The checkpoints' shares in a tensor by our name; together they are 1."""
+        weights = self.vision if tensor.startswith(_VISION) else self.language
+        return [weight / sum(weights) for weight in weights]
+
+
+def _numbers(written: str) -> list[float]:
+    try:
+        return [float(part) for part in written.split(",")]
+    except ValueError:
+        raise ExportError(
+            f"cannot read the shares {written!r}; write numbers with commas, such as 0.6,0.4"
+        ) from None
+
+
+def average(
+    checkpoints: Sequence[Path],
+    shares: Shares,
+    output: Path,
+    advance: Callable[[str, int, int], None],
+) -> None:
+    """Write the weighted mean of Qwen2-VL or Qwen2.5-VL checkpoint folders as another folder.
+
+    It is taken in float32, a file of the first checkpoint at a time, and stored in that one's
+    number format; what lies beside the weights is the first one's. `output` appears only when
+    whole. Raises ExportError where something is at `output`, the checkpoints differ in more than
+    the values of their weights, or there are not as many shares as checkpoints.
+    """
+    if output.exists():
+        raise ExportError(f"{output} exists; remove it, or give another folder")
+    _require_shares(shares, len(checkpoints))
+    opened = [open_checkpoint(checkpoint) for checkpoint in checkpoints]
+    for other in opened[1:]:
+        _require_alike(opened[0], other)
+    partial = output.with_name(f".{output.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(opened[0].folder, partial, ignore=shutil.ignore_patterns("*.safetensors"))
+    files = list(tensor_files(opened[0].folder))
+    advance("files averaged", 0, len(files))
+    for number, file in enumerate(files, 1):
+        mean = {
+            name: _mean(our_name(name), opened, shares).to(tensor.dtype)
+            for name, tensor in load_file(file).items()
+        }
+        save_file(mean, partial / file.name, metadata={"format": "pt"})
+        advance("files averaged", number, len(files))
+    partial.rename(output)
+
+
+def _mean(name: str, checkpoints: Sequence[Checkpoint], shares: Shares) -> torch.Tensor:
+    parts = zip(checkpoints, shares.of(name), strict=True)
+    total = sum(share * checkpoint.weights.read(name) for checkpoint, share in parts)
+    return torch.as_tensor(total)
+
+
+def _require_shares(shares: Shares, count: int) -> None:
+    for kind, weights in (("language", shares.language), ("vision", shares.vision)):
+        if len(weights) != count:
+            raise ExportError(
+                f"{len(weights)} shares of {kind} for {count} checkpoints; give one for each"
+            )
+        if not (min(weights) >= 0 and 0 < sum(weights) < math.inf):
+            raise ExportError(
+                f"shares of {kind} are {', '.join(f'{w:g}' for w in weights)}; "
+                "give numbers of at least 0, not all of them 0"
+            )
+
+
+def _facts(checkpoint: Checkpoint) -> dict[str, object]:
+    """In what checkpoints must agree for a mean of their weights to mean anything."""
+    return {
+        "architecture": checkpoint.family,
+        "language model": checkpoint.text,
+        "vision tower": checkpoint.vision,
+        "tying of embeddings": checkpoint.tied,
+        "tokenizer": sha256((checkpoint.folder / "tokenizer.json").read_bytes()).hexdigest(),
+    }
+
+
+def _require_alike(first: Checkpoint, other: Checkpoint) -> None:
+    theirs = _facts(other)
+    for name, ours in _facts(first).items():
+        if ours != theirs[name]:
+            raise ExportError(
+                f"{first.folder} and {other.folder} differ in their {name}: {ours}, "
+                f"{theirs[name]}; average checkpoints that were trained on from the same weights"
+            )
