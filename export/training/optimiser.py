@@ -1,8 +1,7 @@
 """Muon for the matrices of hidden layers, AdamW for all else, as one optimiser.
 
-Muon (Jordan et al. 2024, in torch.optim) orthogonalises each matrix's update. Here it learnt in
-150 steps what AdamW had not in thousands; its rate is scaled to AdamW's (Liu et al. 2025,
-"Muon is Scalable for LLM Training"), so both follow one schedule.
+Muon (`muon.py`) orthogonalises each matrix's update. Here it learnt in 150 steps what AdamW had not
+in thousands; its rate is scaled to AdamW's, so both follow one schedule.
 """
 
 from collections.abc import Mapping
@@ -10,6 +9,8 @@ from typing import Any, Final
 
 import torch
 from torch import nn
+
+from export.training.muon import Muon
 
 _DECAY: Final = 0.03
 _BETAS: Final = (0.9, 0.98)
@@ -34,9 +35,7 @@ class Optimiser:
                 matrices.append({"params": inner, "share": share})
             if rest:
                 others.append({"params": rest, "share": share})
-        muon = torch.optim.Muon(
-            matrices, weight_decay=_DECAY, momentum=_MOMENTUM, adjust_lr_fn="match_rms_adamw"
-        )
+        muon = Muon(matrices, _DECAY, _MOMENTUM)
         adam = torch.optim.AdamW(others, betas=_BETAS, weight_decay=_DECAY)
         self._parts: tuple[torch.optim.Optimizer, ...] = (muon, adam)
 
