@@ -259,6 +259,33 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
+@pytest.mark.parametrize(("cost", "checked"), [(1, [5, 10, 15, 20, 25]), (90, [5, 20, 25])])
+def test_a_slow_validation_comes_less_often(
+    tmp_path: Path, cost: float, checked: list[int]
+) -> None:
+    """Steps of a minute, 25 minutes, and a validation that takes `cost` seconds."""
+    now = 0.0
+
+    def validate(_: object) -> dict[str, object]:
+        nonlocal now
+        now += cost
+        return {}
+
+    module = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    optimiser = Optimiser({"whole": (torch.nn.ModuleDict({"a": module}), 1.0)})
+    course = Course(tmp_path, "stage", 25, module, optimiser, clock=lambda: now)
+    course.begin(lambda: None)
+    saves: list[int] = []
+    while not course.done:
+        now += 60
+        course.advance(1, {"loss": 1.0}, validate)
+        saves.append(torch.load(tmp_path / "stage.pt")["step"] if course.step > 5 else 0)
+    lines = [json.loads(line) for line in (tmp_path / "stage.jsonl").read_text().splitlines()]
+    minutes = [round(line["minutes"]) for line in lines if "checks" in line]
+    assert minutes == checked
+    assert len(set(saves)) >= 5
+
+
 def test_matrices_go_to_muon_and_all_else_to_adam(small_tokenizer: Tokenizer) -> None:
     student = Student("nano", small_tokenizer)
     text = student.model.model.language_model

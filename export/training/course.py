@@ -1,7 +1,7 @@
 """The course of one training stage: a budget in minutes, averaged weights, a log, a checkpoint.
 
 A stage survives being stopped: its file in the run folder holds weights, averaged weights,
-optimiser and clock, and is replaced atomically at every validation.
+optimiser and clock, and is replaced atomically every few minutes.
 """
 
 import copy
@@ -26,7 +26,9 @@ GOING_ON: Final = 0.35
 the time what they know, and come back to it in the other."""
 
 _LOG_SECONDS: Final = 20.0
-_CHECK_SECONDS: Final = 300.0
+_SAVE_SECONDS: Final = 300.0
+_CHECK_SHARE: Final = 0.1
+"""The most of the time that validation takes; on a slow machine it may last for minutes."""
 
 Clock = Callable[[], float]
 """Seconds since some moment."""
@@ -38,9 +40,10 @@ Validate = Callable[[Any], Mapping[str, object]]
 class Course:
     """Counts, logs, averages and saves the training of `model` for so many minutes in all.
 
-    Files are `run`/`name`.pt and `run`/`name`.jsonl, which gets a line every 20 s of training and
-    one with `checks` at every validation. With `leads` false, neither is written: another process
-    of the team does that. `clock` gives seconds: what passes on the wall, or with
+    Files are `run`/`name`.pt, written every five minutes, and `run`/`name`.jsonl, which gets a line
+    every 20 s and one with `checks` at every validation: whenever the other is written, or less
+    often where a validation takes long. With `leads` false, neither is written: another process of
+    the team does that. `clock` gives seconds: what passes on the wall, or with
     `time.process_time` what this process has of its core, whatever else runs beside.
     """
 
@@ -61,7 +64,7 @@ class Course:
         self._clock = clock
         self.seconds = 0.0
         self.step = self.pictures = 0
-        self._logged = self._checked = 0.0
+        self._logged = self._saved = self._checked = self._check_cost = 0.0
         self._losses: list[Mapping[str, float]] = []
 
     def begin(self, start: Callable[[], None]) -> None:
@@ -74,7 +77,7 @@ class Course:
             put_into(self._model, state["model"], self._file)
             self._optimiser.load(state["optimiser"])
             self.step, self.pictures = state["step"], state["pictures"]
-            self.seconds = self._logged = self._checked = state["seconds"]
+            self.seconds = self._logged = self._saved = self._checked = state["seconds"]
         else:
             start()
         self._average = Average(self._model)
@@ -108,14 +111,21 @@ class Course:
         self.pictures += pictures
         self._average.update(self._model)
         self._losses.append(losses)
-        due = self.done or self.seconds - self._checked >= _CHECK_SECONDS
-        if due:
-            self._checked = self.seconds
-        if due or self.seconds - self._logged >= _LOG_SECONDS:
+        saves = self.done or self.seconds - self._saved >= _SAVE_SECONDS
+        since = self.seconds - self._checked
+        checks = self.done or (saves and since >= self._check_cost / _CHECK_SHARE)
+        if saves or self.seconds - self._logged >= _LOG_SECONDS:
             self._logged = self.seconds
             if self._leads:
-                self._write(validate if due else None)
+                self._write(validate if checks else None)
             self._losses.clear()
+        if checks:
+            self._checked = self.seconds
+            self._check_cost = self._clock() - now
+        if saves:
+            self._saved = self.seconds
+            if self._leads:
+                self._save()
 
     def _write(self, validate: Validate | None) -> None:
         line: dict[str, object] = {
@@ -129,7 +139,6 @@ class Course:
         if validate:
             self._shadow.load_state_dict(self._average.weights)
             line["checks"] = validate(self._shadow)
-            self._save()
         with self._log.open("a") as log:
             log.write(json.dumps(line) + "\n")
 
