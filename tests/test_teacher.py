@@ -122,9 +122,35 @@ def test_where_a_student_never_looks_it_can_be_shown_to(packed: Packed) -> None:
     levels = torch.zeros(len(packed.level_rows), 4)
     said = Outputs(nothing, levels, hidden, hidden, trace)
     shown = Taught(nothing, levels, ((torch.tensor([[0.0, 1.0, 0.0]]),),), hidden)
-    lessons(said, shown, packed)["attention"].backward()
+    single = replace(packed.blocks[0], used=torch.tensor([True]))
+    lessons(said, shown, replace(packed, blocks=(single,)))["attention"].backward()
     assert logits.grad is not None
     assert logits.grad[0].tolist() == pytest.approx([1.0, -1.0, 0.0], abs=1e-3)
+
+
+def test_where_padding_looks_is_nobodys_lesson(
+    batch: Batch, packed: Packed, small_tokenizer: Tokenizer
+) -> None:
+    learner = Student("nano", small_tokenizer)
+    with torch.no_grad():
+        said = learner(learner.see(batch.pixels).features, packed, told=True)
+    ours = said.trace.attention
+
+    def differing(block: int, where: torch.Tensor) -> float:
+        """How far the student is from a teacher that looks elsewhere from some of its tokens."""
+        shown = [list(layer) for layer in ours]
+        for layer in shown:
+            layer[block] = layer[block].clone()
+            layer[block][where] = layer[block][where].flip(-1)
+        attention = tuple(map(tuple, shown))
+        taught = Taught(said.answers, said.levels, attention, torch.zeros(()))
+        return float(lessons(said, taught, packed)["attention"])
+
+    last = len(packed.blocks) - 1
+    padding = ~packed.blocks[last].used
+    assert 0 < int(padding.sum()) < padding.numel()
+    assert differing(last, padding) == pytest.approx(0.0, abs=1e-5)
+    assert differing(last, ~padding) > 1e-3
 
 
 def test_a_deeper_teacher_shows_the_layer_at_the_same_depth(

@@ -49,10 +49,12 @@ LENGTHS: Final = (32, 48, 64, 80, 112, 160, 240, 352)
 class Block:
     """Rows of one length: `ids` [N, L] and the rotary tables [L, head / 2] they share.
 
-    `picture` [N] says whose prefix a row continues; None in the prefix block itself.
+    `picture` [N] says whose prefix a row continues; None in the prefix block itself. `used` [N, L]
+    is False where a row is padded.
     """
 
     ids: Tensor
+    used: Tensor
     cos: Tensor
     sin: Tensor
     picture: Tensor | None
@@ -174,7 +176,8 @@ class Packer:
         positions, after = mrope_positions(
             prefix, image_token=self._image, grid=(2 * rows, 2 * columns), merge_size=2
         )
-        blocks = [_block(np.tile(prefix, (len(examples), 1)), positions, None)]
+        tiled = np.tile(prefix, (len(examples), 1))
+        blocks = [_block(tiled, np.ones(tiled.shape, np.bool_), positions, None)]
         segments = self._segments(examples)
         at = blocks[0].ids.numel()
         learnt: list[tuple[int, int, float, bool]] = []
@@ -188,10 +191,12 @@ class Packer:
             if not fitting:
                 continue
             ids = np.zeros((len(fitting), length), np.int64)
+            used = np.zeros(ids.shape, np.bool_)
             owner = np.zeros(len(ids), np.int64)
             for row, segment in enumerate(fitting):
                 tokens = [*segment.tail, *segment.answer[:-1]]
                 ids[row, : len(tokens)], owner[row] = tokens, segment.picture
+                used[row, : len(tokens)] = True
                 start = at + row * length
                 first = start + len(segment.tail) - 1
                 options += [
@@ -210,7 +215,7 @@ class Packer:
                     for i, (token, weight) in enumerate(weighed)
                 ]
             line = np.broadcast_to(after + np.arange(length), (3, length))
-            blocks.append(_block(ids, np.ascontiguousarray(line), torch.from_numpy(owner)))
+            blocks.append(_block(ids, used, np.ascontiguousarray(line), torch.from_numpy(owner)))
             at += ids.size
         where, targets, weights, again = zip(*learnt, strict=True) if learnt else ((), (), (), ())
         return Packed(
@@ -265,6 +270,8 @@ def _option_ends(example: Example, text: str, offsets: Sequence[tuple[int, int]]
     return ends
 
 
-def _block(ids: np.ndarray, positions: np.ndarray, picture: Tensor | None) -> Block:
+def _block(
+    ids: np.ndarray, used: np.ndarray, positions: np.ndarray, picture: Tensor | None
+) -> Block:
     cos, sin = mrope_rotary(positions, head_size=HEAD_DIM, sections=MROPE_SECTION, theta=ROPE_THETA)
-    return Block(torch.from_numpy(ids), torch.from_numpy(cos), torch.from_numpy(sin), picture)
+    return Block(*map(torch.from_numpy, (ids, used, cos, sin)), picture=picture)

@@ -10,6 +10,7 @@ vocabulary; any other can answer pictures (`python -m export label`), which `tra
 from.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +27,7 @@ from export.student.growing import places_among
 from export.training.batched_language import Attention
 from export.training.batched_vision import encode
 from export.training.batches import normalise
-from export.training.packing import Packed
+from export.training.packing import Block, Packed
 from export.training.student import Outputs, read_packed
 from export.training.unfolding import whitening
 from idetex_edge.errors import ExportError
@@ -132,15 +133,16 @@ def lessons(outputs: Outputs, taught: Taught, packed: Packed) -> dict[str, Tenso
     logits = (answers * packed.weights).sum() / packed.weights.sum().clamp(min=1e-9)
     levels = _divergence(outputs.levels, taught.levels)
     logits = logits + levels.sum() / max(1, len(levels))
-    return {"logits": logits, "attention": _astray(outputs.trace.attention, taught.attention)}
+    attention = _astray(outputs.trace.attention, taught.attention, packed.blocks)
+    return {"logits": logits, "attention": attention}
 
 
-def _astray(ours: Attention, theirs: Attention) -> Tensor:
-    """KL(theirs || ours) of attention, the mean over our layers and all rows, padding included."""
+def _astray(ours: Attention, theirs: Attention, blocks: Sequence[Block]) -> Tensor:
+    """KL(theirs || ours) of attention, the mean over our layers and all tokens of the blocks."""
     parts = [
-        nn_f.kl_div((our + _LEAST).log(), their, reduction="none").sum(-1).flatten()
+        nn_f.kl_div((our + _LEAST).log(), their, reduction="none").sum(-1)[block.used]
         for layer, place in zip(ours, places_among(len(ours), len(theirs)), strict=True)
-        for our, their in zip(layer, theirs[place], strict=True)
+        for our, their, block in zip(layer, theirs[place], blocks, strict=True)
     ]
     return torch.cat(parts).mean()
 
