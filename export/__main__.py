@@ -69,15 +69,15 @@ def ablate(
         list[str] | None, typer.Option(help="A part to leave out; all of the stage if not given.")
     ] = None,
     stage: Annotated[str, typer.Option(help="vision, reading or language.")] = "reading",
-    begin: Annotated[
-        Path | None, typer.Option(help="For language: a run with vision.pt and reading.pt.")
-    ] = None,
+    trained: Annotated[
+        bool, typer.Option(help="Begin with the model's weights instead of fresh ones.")
+    ] = False,
     teacher: Annotated[
         Path | None,
         typer.Option(help="Checkpoint of one of our presets that teaches."),
     ] = None,
     model: Annotated[
-        Path, typer.Option(help="Checkpoint folder whose tokenizer and prompts to use.")
+        Path, typer.Option(help="Checkpoint folder of ours: its tokenizer and prompts are used.")
     ] = Path("checkpoints/nano"),
     preset: Annotated[str, typer.Option(help="Which model: nano or mini.")] = "nano",
     processes: Annotated[
@@ -89,7 +89,7 @@ def ablate(
     from idetex_edge.cli.stages import showing_stages
 
     with showing_stages() as advance:
-        common = (photos, pool, run, minutes, part or (), begin, teacher, processes)
+        common = (photos, pool, run, minutes, part or (), trained, teacher, processes)
         found = ablate(stage, preset, model, *common, advance)
     typer.echo(markdown(found))
 

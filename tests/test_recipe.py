@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 import torch
+from conftest import quiet
 from tokenizers import Tokenizer
 
 from export.distortions.chance import Chance
@@ -17,11 +18,13 @@ from export.recipe import PARTS, Recipe, recipe_without
 from export.supervision import choices
 from export.supervision.mixture import BOXES, EVERYTHING, without_brief
 from export.supervision.wording import FirstWords
-from export.training.ablation import ablate, markdown, parts_of
+from export.training.ablation import Setting, ablate, markdown, parts_of
 from export.training.batches import Batches
 from export.training.evidence import ABSENT, GRADES, LOOKS, PRESENT, Known, score_told, told
 from export.training.packing import TASK_WEIGHTS
-from export.training.stages import LANGUAGE, READING, asked_of, tasks_of, weights_of
+from export.training.stages import LANGUAGE, READING, Material, asked_of, tasks_of, weights_of
+from export.training.student import Student
+from export.training.train import CHECKS
 from idetex_edge.errors import ExportError
 from idetex_edge.prompts import PromptSet
 
@@ -111,6 +114,15 @@ def test_cropping_and_resampling(photo_folder: Path, tmp_path: Path) -> None:
     assert (plain.images != whole.images).any()
 
 
+def _checked_on(pool: Path, run: Path) -> None:
+    """Let a run validate on the one shard of a pool."""
+    for name in CHECKS:
+        folder = run / "checks" / name
+        folder.mkdir(parents=True)
+        for seed in range(900_000, 900_008):
+            (folder / f"{seed}_x").symlink_to(next(pool.iterdir()))
+
+
 def test_the_worth_of_a_part_is_what_is_lost_without_it(
     photo_folder: Path,
     small_pool: Path,
@@ -123,18 +135,14 @@ def test_the_worth_of_a_part_is_what_is_lost_without_it(
     model.mkdir()
     small_tokenizer.save(str(model / "tokenizer.json"))
     (model / "prompts.json").write_text(json.dumps(nano_prompts.to_dict()))
-    for name in ("seen", "unseen"):
-        folder = run / "checks" / name
-        folder.mkdir(parents=True)
-        for seed in range(900_000, 900_008):
-            (folder / f"{seed}_x").symlink_to(next(small_pool.iterdir()))
+    _checked_on(small_pool, run)
     seen: list[tuple[int, int]] = []
 
     def advance(_: str, done: int, total: int) -> None:
         seen.append((done, total))
 
     monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")  # What is compiled in training is slow to start.
-    common = ("reading", "nano", model, photo_folder, small_pool, run, 1e-4, ["doubt"], None, None)
+    common = ("reading", "nano", model, photo_folder, small_pool, run, 1e-4, ["doubt"], False, None)
     found = ablate(*common, 2, advance)
     assert seen == [(0, 2), (1, 2), (2, 2)]
     assert json.loads((run / "ablation.json").read_text())["variants"] == found
@@ -147,7 +155,28 @@ def test_the_worth_of_a_part_is_what_is_lost_without_it(
     assert f"({lost:+.3f})" in without
 
 
-def test_what_cannot_be_left_out_of_a_stage() -> None:
+@pytest.mark.parametrize(("stage", "file"), [("reading", "reading.pt"), ("language", "model.pt")])
+def test_variants_of_a_trained_model_begin_with_its_weights(
+    stage: str,
+    file: str,
+    small_pool: Path,
+    tmp_path: Path,
+    small_tokenizer: Tokenizer,
+    nano_prompts: PromptSet,
+) -> None:
+    begun = tmp_path / "start.pt"
+    fresh = Student("nano", small_tokenizer).state_dict()
+    torch.save({name: value + 0.05 for name, value in fresh.items()}, begun)
+    material = Material(small_tokenizer, nano_prompts, small_pool, [], {}, [])
+    Setting(stage, "nano", material, 1e-4, begun).train("mirroring", tmp_path)
+    start, trained = torch.load(begun), torch.load(tmp_path / file)["model"]
+    assert all(torch.allclose(trained[key], start[key], atol=1e-2) for key in start)
+
+
+def test_what_cannot_be_left_out_of_a_stage(tmp_path: Path) -> None:
+    where = ("nano", tmp_path, tmp_path, tmp_path, tmp_path, 1.0, ["evidence"])
+    with pytest.raises(ExportError, match="give --trained"):
+        ablate("language", *where, False, None, 2, quiet)
     assert "doubt" in parts_of("reading")
     assert "photographs" in parts_of("language")
     assert "teaching" not in parts_of("language")

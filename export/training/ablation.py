@@ -14,7 +14,8 @@ from export.recipe import POOL_PARTS, recipe_without
 from export.training.language_stage import train_language
 from export.training.stages import LANGUAGE, READING, Material
 from export.training.team import train_apart
-from export.training.train import make_checks, scored_examples
+from export.training.train import START, make_checks, scored_examples
+from export.training.unfolding import write_start
 from export.training.vision_stage import train_vision
 from export.training.watching import read_log
 from idetex_edge.errors import ExportError
@@ -63,15 +64,15 @@ def parts_of(stage: str, chosen: Sequence[str] = (), taught: bool = False) -> li
 class Setting:
     """What every variant has in common: so many minutes of one core's time for a stage.
 
-    preset: which model; begin: a run's folder whose `vision.pt` and `reading.pt` the language stage
-    begins with, vision and reading begin afresh; teacher: a checkpoint folder that may teach.
+    preset: which model; start: weights to begin with (`unfolding.write_start`), or None for fresh
+    ones; teacher: a checkpoint folder that may teach.
     """
 
     stage: str
     preset: str
     material: Material
     minutes: float
-    begin: Path | None = None
+    start: Path | None = None
     teacher: Path | None = None
 
     def train(self, without: str, folder: Path) -> None:
@@ -81,16 +82,12 @@ class Setting:
         """
         folder.mkdir(parents=True, exist_ok=True)
         recipe = recipe_without(() if without == WHOLE_NAME else (without,))
-        common = (self.preset, self.material, folder, self.minutes, None, self.teacher, recipe)
+        where = (self.preset, self.material, folder, self.minutes)
+        common = (*where, self.start, self.teacher, recipe, time.process_time)
         if self.stage == "vision":
-            train_vision(*common, time.process_time)
-            return
-        described = _LANGUAGE_STAGES[self.stage]
-        if described.sees and self.begin:
-            for file in ("vision.pt", "reading.pt"):
-                if not (folder / file).exists():
-                    (folder / file).symlink_to((self.begin / file).resolve())
-        train_language(described, *common, time.process_time)
+            train_vision(*common)
+        else:
+            train_language(_LANGUAGE_STAGES[self.stage], *common)
 
     def checked(self, folder: Path) -> Checked:
         """The last validation of a variant that was trained in a folder."""
@@ -107,27 +104,31 @@ def ablate(
     run: Path,
     minutes: float,
     parts: Sequence[str],
-    begin: Path | None,
+    trained: bool,
     teacher: Path | None,
     processes: int,
     advance: Callable[[str, int, int], None],
 ) -> dict[str, Checked]:
     """Train a stage with the whole recipe, and without each of `parts`, each for equal time.
 
-    `model` is a checkpoint folder whose tokenizer and prompts are used, `photos` a folder with a
-    SOURCES.tsv, `pool` the spoiled pictures to learn from; for the rest see `Setting`. So many
-    `processes` train a variant each, side by side. Returns each variant's last validation, and
-    writes them to `run`/ablation.json after every variant; one that is done is not trained again.
+    `model` is a checkpoint folder whose tokenizer and prompts are used, and, where `trained`, its
+    weights to begin with; `photos` a folder with a SOURCES.tsv, `pool` the spoiled pictures to
+    learn from; for the rest see `Setting`. So many `processes` train a variant each, side by side.
+    Returns each variant's last validation, and writes them to `run`/ablation.json after every
+    variant; one that is done is not trained again.
     Raises ExportError for unknown names.
     """
     variants = (WHOLE_NAME, *parts_of(stage, parts, taught=teacher is not None))
-    if stage == "language" and begin is None:
-        raise ExportError("the language stage begins with a run's towers; give --begin RUN")
+    if stage == "language" and not trained:
+        raise ExportError("the language stage joins what has learnt already; give --trained")
     tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
     prompts = PromptSet.from_dict(json.loads((model / "prompts.json").read_text()))
     real, scored = (scored_examples(photos, held_out) for held_out in (False, True))
     material = Material(tokenizer, prompts, pool, real, make_checks(photos, run), scored)
-    setting = Setting(stage, preset, material, minutes, begin, teacher)
+    start = run / START if trained else None
+    if start and not start.exists():
+        write_start(preset, tokenizer, model, pool, start)
+    setting = Setting(stage, preset, material, minutes, start, teacher)
     found: dict[str, Checked] = {}
     advance("variants trained", 0, len(variants))
     team = ThreadPoolExecutor(processes)
@@ -139,7 +140,7 @@ def ablate(
             done.result()
             found[pending[done]] = setting.checked(run / pending[done])
             ordered = {name: found[name] for name in variants if name in found}
-            table = {"stage": stage, "minutes": minutes, "variants": ordered}
+            table = {"stage": stage, "trained": trained, "minutes": minutes, "variants": ordered}
             (run / TABLE).write_text(json.dumps(table, indent=1) + "\n")
             advance("variants trained", number, len(variants))
     finally:

@@ -131,10 +131,11 @@ def train_language(
 ) -> None:
     """Train one stage for so many minutes in all.
 
-    It goes on from the stage's own file in `run` where there is one. Else reading begins with the
-    weights in `start` (`unfolding.write_start`) or with fresh ones, and language with what reading
-    left (`reading.pt`) and the tower of stage one (`vision.pt`). The checkpoint folder `taught_by`
-    may teach (`teaching.py`); it sees the pictures that in reading the student is told of.
+    It goes on from the stage's own file in `run` where there is one. Else it begins with the
+    weights in `start` (`unfolding.write_start`); without, reading begins with fresh ones, and
+    language with what reading left (`reading.pt`) and the tower of stage one (`vision.pt`). The
+    checkpoint folder `taught_by` may teach (`teaching.py`); it sees the pictures that in reading
+    the student is told of.
 
     Alone, or in every process of a team (`team.py`), of which the first validates and saves.
     Writes `<stage>.pt` and `<stage>.jsonl` (see `Course`).
@@ -152,11 +153,11 @@ def train_language(
     course = Course(run, stage.name, minutes, student, optimiser, leads, clock)
 
     def begin() -> None:
-        if stage.sees:
+        if start:
+            student.take_start(start)
+        elif stage.sees:
             student.take_reading(run / f"{READING.name}.pt")
             student.take_tower(run / "vision.pt")
-        elif start:
-            student.take_start(start)
 
     def validate(averaged: Student) -> dict[str, dict[str, float]]:
         figures = {

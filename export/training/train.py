@@ -38,7 +38,8 @@ PROMPTS: Final = Path(__file__).parents[1] / "prompts" / "nano.json"
 CHECKS: Final = {"seen": False, "unseen": True}
 """Validation pools, on held-out photographs: with trained causes, and with held-out ones."""
 
-_START: Final = "start.pt"
+START: Final = "start.pt"
+"""What `unfolding.write_start` wrote, in a run folder."""
 
 _APART_SHARE: Final = 0.45
 """How much of the time the tower and the language model learn each by themselves."""
@@ -137,7 +138,7 @@ def train(
     common = (preset, material, run)
     begun = None
     if start:
-        begun = run / _START
+        begun = run / START
         if not begun.exists():
             write_start(preset, tokenizer, start, pool, begun)
     apart = minutes * _APART_SHARE
