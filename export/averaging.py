@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from export.checkpoint import Checkpoint, open_checkpoint, tensor_files
 from export.names import our_name
-from idetex_edge.errors import ExportError
+from idetex_edge.errors import ExportError, OutputError
 
 _VISION: Final = "visual."
 
@@ -69,32 +69,46 @@ def average(
     """Write the weighted mean of Qwen2-VL or Qwen2.5-VL checkpoint folders as another folder.
 
     It is taken in float32, a file of the first checkpoint at a time, and stored in that one's
-    number format; what lies beside the weights is the first one's. `output` appears only when
-    whole. Raises ExportError where something is at `output`, the checkpoints differ in more than
-    the values of their weights, or there are not as many shares as checkpoints.
+    number format; what lies beside the weights, prompts included, is the first one's. Raises
+    ExportError for fewer than two checkpoints, for such as differ in architecture, sizes or
+    tokenizer, and where there are not as many shares as checkpoints; OutputError when `output`
+    exists or cannot be written.
     """
     if output.exists():
-        raise ExportError(f"{output} exists; remove it, or give another folder")
+        raise OutputError(f"{output} exists; remove it, or give another --output")
+    if len(checkpoints) < 2:
+        raise ExportError("there is nothing to average in one checkpoint; give two or more")
     _require_shares(shares, len(checkpoints))
     opened = [open_checkpoint(checkpoint) for checkpoint in checkpoints]
     for other in opened[1:]:
         _require_alike(opened[0], other)
     partial = output.with_name(f".{output.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(opened[0].folder, partial, ignore=shutil.ignore_patterns("*.safetensors"))
-    files = list(tensor_files(opened[0].folder))
-    advance("files averaged", 0, len(files))
-    for number, file in enumerate(files, 1):
-        mean = {
-            name: _mean(our_name(name), opened, shares).to(tensor.dtype)
-            for name, tensor in load_file(file).items()
-        }
-        save_file(mean, partial / file.name, metadata={"format": "pt"})
-        advance("files averaged", number, len(files))
-    partial.rename(output)
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(opened[0].folder, partial, ignore=shutil.ignore_patterns("*.safetensors"))
+        files = list(tensor_files(opened[0].folder))
+        advance("files averaged", 0, len(files))
+        for number, file in enumerate(files, 1):
+            mean = {
+                name: _mean(our_name(name), opened, shares).to(tensor.dtype)
+                for name, tensor in load_file(file).items()
+            }
+            save_file(mean, partial / file.name, metadata={"format": "pt"})
+            advance("files averaged", number, len(files))
+        partial.rename(output)
+    except OSError as error:
+        raise OutputError(f"cannot make {output}: {error}; give another --output") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _mean(name: str, checkpoints: Sequence[Checkpoint], shares: Shares) -> torch.Tensor:
+    shapes = {checkpoint.weights.shape(name) for checkpoint in checkpoints}
+    if len(shapes) > 1:
+        raise ExportError(
+            f"{name} has other shapes in other checkpoints: {', '.join(map(str, sorted(shapes)))}; "
+            "average checkpoints that were trained on from the same weights"
+        )
     parts = zip(checkpoints, shares.of(name), strict=True)
     total = sum(share * checkpoint.weights.read(name) for checkpoint, share in parts)
     return torch.as_tensor(total)
@@ -120,8 +134,18 @@ def _facts(checkpoint: Checkpoint) -> dict[str, object]:
         "language model": checkpoint.text,
         "vision tower": checkpoint.vision,
         "tying of embeddings": checkpoint.tied,
-        "tokenizer": sha256((checkpoint.folder / "tokenizer.json").read_bytes()).hexdigest(),
+        "norms' epsilon": checkpoint.norm_epsilon,
+        "activations": (checkpoint.text_activation, checkpoint.vision_activation),
+        "image token": checkpoint.image_token_id,
+        "tokenizer": _vocabulary(checkpoint.folder),
     }
+
+
+def _vocabulary(folder: Path) -> str:
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise ExportError(f"{folder} has no tokenizer.json; give a complete checkpoint folder")
+    return sha256(path.read_bytes()).hexdigest()
 
 
 def _require_alike(first: Checkpoint, other: Checkpoint) -> None:

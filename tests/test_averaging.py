@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from export.__main__ import app
 from export.averaging import Shares, average
 from export.checkpoint import open_checkpoint
-from idetex_edge.errors import ExportError
+from idetex_edge.errors import ExportError, OutputError
 
 WEIGHTS = "model.safetensors"
 
@@ -102,14 +102,30 @@ def test_what_is_not_alike_is_not_averaged(
     edit_json(runs[1] / "tokenizer.json", {("version",): "2.0"})
     with pytest.raises(ExportError, match="differ in their tokenizer"):
         average(runs[:2], both, tmp_path / "mean", quiet)
-    with pytest.raises(ExportError, match="exists; remove it"):
-        average([runs[0], runs[2]], both, tmp_path, quiet)
+    (runs[1] / "tokenizer.json").unlink()
+    with pytest.raises(ExportError, match=r"run1 has no tokenizer\.json"):
+        average(runs[:2], both, tmp_path / "mean", quiet)
+    with pytest.raises(ExportError, match="nothing to average in one"):
+        average(runs[:1], Shares([1], [1]), tmp_path / "mean", quiet)
     weights = load_file(runs[2] / WEIGHTS)
-    del weights["visual.blocks.0.attn.qkv.weight"]
-    save_file(weights, runs[2] / WEIGHTS)
-    with pytest.raises(ExportError, match=r"no tensor visual\.blocks\.0\.attn\.qkv\.weight"):
+    name = "visual.blocks.0.attn.qkv.weight"
+    cut = weights.pop(name)[1:].contiguous()
+    save_file(weights | {name: cut}, runs[2] / WEIGHTS)
+    with pytest.raises(ExportError, match=f"{name} has other shapes"):
         average([runs[0], runs[2]], both, tmp_path / "mean", quiet)
-    assert not (tmp_path / "mean").exists()
+    save_file(weights, runs[2] / WEIGHTS)
+    with pytest.raises(ExportError, match=f"no tensor {name}"):
+        average([runs[0], runs[2]], both, tmp_path / "mean", quiet)
+    assert {path.name for path in tmp_path.iterdir()} == {"run0", "run1", "run2"}
+
+
+def test_a_place_that_cannot_be_written(runs: list[Path], tmp_path: Path) -> None:
+    both = Shares([1, 1], [1, 1])
+    with pytest.raises(OutputError, match="exists; remove it"):
+        average(runs[:2], both, tmp_path, quiet)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"cannot make .*mean: .*; give another --output"):
+        average(runs[:2], both, tmp_path / "file" / "mean", quiet)
 
 
 def test_the_command(runs: list[Path], tmp_path: Path) -> None:

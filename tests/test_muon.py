@@ -47,8 +47,12 @@ def test_it_is_torchs(monkeypatch: pytest.MonkeyPatch, fast: bool, tolerance: fl
         assert (mine - other).norm() < tolerance * moved
 
 
+@pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize("shape", [(16, 16), (8, 96), (96, 8), (1, 5)])
-def test_updates_are_orthogonal_whatever_their_size(shape: tuple[int, int]) -> None:
+def test_updates_are_orthogonal_whatever_their_size(
+    shape: tuple[int, int], fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(muon, "has_fast_bfloat16", lambda: fast)
     generator = torch.Generator().manual_seed(2)
     left, right = (
         torch.linalg.qr(torch.randn(size, min(shape), generator=generator, dtype=torch.float64))[0]

@@ -1,6 +1,7 @@
 """Every part of the recipe can be left out, and leaving it out changes just that."""
 
 import json
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -18,6 +19,7 @@ from export.recipe import PARTS, Recipe, recipe_without
 from export.supervision import choices
 from export.supervision.mixture import BOXES, EVERYTHING, without_brief
 from export.supervision.wording import FirstWords
+from export.training import ablation, checking
 from export.training.ablation import Setting, ablate, markdown, parts_of
 from export.training.batches import Batches
 from export.training.evidence import ABSENT, GRADES, LOOKS, PRESENT, Known, score_told, told
@@ -141,11 +143,26 @@ def test_the_worth_of_a_part_is_what_is_lost_without_it(
     def advance(_: str, done: int, total: int) -> None:
         seen.append((done, total))
 
-    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")  # What is compiled in training is slow to start.
-    common = ("reading", "nano", model, photo_folder, small_pool, run, 1e-4, ["doubt"], False, None)
-    found = ablate(*common, 2, advance)
+    def write(preset: str, tokenizer: Tokenizer, checkpoint: Path, pool: Path, file: Path) -> None:
+        assert (checkpoint, pool) == (model, small_pool)
+        torch.save(Student(preset, tokenizer).state_dict(), file)
+
+    def train_here(*works: tuple[Callable[..., None], tuple[object, ...]]) -> None:
+        for work, arguments in works:
+            work(*arguments)
+
+    monkeypatch.setattr(ablation, "write_start", write)
+    monkeypatch.setattr(ablation, "train_apart", train_here)
+    monkeypatch.setattr(checking, "_BATCHES", 2)
+    common = ("reading", "nano", model, photo_folder, small_pool, run, 1e-4, ["doubt"])
+    found = ablate(*common, True, None, 1, advance)
     assert seen == [(0, 2), (1, 2), (2, 2)]
-    assert json.loads((run / "ablation.json").read_text())["variants"] == found
+    table = json.loads((run / "ablation.json").read_text())
+    assert (table["variants"], table["trained"]) == (found, True)
+    with pytest.raises(
+        ExportError, match="has variants with trained True, not False; give a new run"
+    ):
+        ablate(*common, False, None, 1, advance)
     assert set(found) == {"whole", "doubt"}
     header, rule, whole, without = markdown(found).splitlines()
     assert "seen choice" in header

@@ -107,6 +107,7 @@ def test_a_start_that_was_cut_short_is_not_taken_for_one(
     assert not start.exists()
     assert 0 < write_start(*wanted) <= 1
     Student("nano", small_tokenizer).take_start(start)
+    Student("nano", small_tokenizer, teacher_width=8).take_start(start)
 
 
 def test_a_larger_preset_starts_as_the_smaller_one_grown(

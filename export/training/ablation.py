@@ -34,6 +34,7 @@ _LANGUAGE_STAGES: Final = {"reading": READING, "language": LANGUAGE}
 
 WHOLE_NAME: Final = "whole"
 TABLE: Final = "ablation.json"
+_GIVEN: Final = "given.json"
 
 Checked = Mapping[str, Mapping[str, float]]
 """A validation: figures by pool and name."""
@@ -115,12 +116,24 @@ def ablate(
     weights to begin with; `photos` a folder with a SOURCES.tsv, `pool` the spoiled pictures to
     learn from; for the rest see `Setting`. So many `processes` train a variant each, side by side.
     Returns each variant's last validation, and writes them to `run`/ablation.json after every
-    variant; one that is done is not trained again.
-    Raises ExportError for unknown names.
+    variant; one that is done is not trained again. Raises ExportError for unknown names, and where
+    `run` has variants of something else.
     """
     variants = (WHOLE_NAME, *parts_of(stage, parts, taught=teacher is not None))
     if stage == "language" and not trained:
         raise ExportError("the language stage joins what has learnt already; give --trained")
+    _require_same(
+        run,
+        {
+            "stage": stage,
+            "preset": preset,
+            "model": str(model.resolve()),
+            "pool": str(pool.resolve()),
+            "trained": trained,
+            "teacher": str(teacher.resolve()) if teacher else None,
+        },
+    )
+    advance("variants trained", 0, len(variants))
     tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
     prompts = PromptSet.from_dict(json.loads((model / "prompts.json").read_text()))
     real, scored = (scored_examples(photos, held_out) for held_out in (False, True))
@@ -130,7 +143,6 @@ def ablate(
         write_start(preset, tokenizer, model, pool, start)
     setting = Setting(stage, preset, material, minutes, start, teacher)
     found: dict[str, Checked] = {}
-    advance("variants trained", 0, len(variants))
     team = ThreadPoolExecutor(processes)
     try:
         pending = {
@@ -146,6 +158,20 @@ def ablate(
     finally:
         team.shutdown(cancel_futures=True)
     return {name: found[name] for name in variants}
+
+
+def _require_same(run: Path, given: Mapping[str, object]) -> None:
+    """Note what a run's variants have in common; raises ExportError where it was something else."""
+    file = run / _GIVEN
+    if not file.exists():
+        run.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(given, indent=1) + "\n")
+    before: dict[str, object] = json.loads(file.read_text())
+    for name, fact in given.items():
+        if before[name] != fact:
+            raise ExportError(
+                f"{run} has variants with {name} {before[name]}, not {fact}; give a new run folder"
+            )
 
 
 def markdown(found: Mapping[str, Checked]) -> str:

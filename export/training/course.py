@@ -28,7 +28,8 @@ the time what they know, and come back to it in the other."""
 _LOG_SECONDS: Final = 20.0
 _SAVE_SECONDS: Final = 300.0
 _CHECK_SHARE: Final = 0.1
-"""The most of the time that validation takes; on a slow machine it may last for minutes."""
+"""The most of the time that validation takes between the first one and the last; on a slow machine
+it may last for minutes."""
 
 Clock = Callable[[], float]
 """Seconds since some moment."""

@@ -135,7 +135,8 @@ def train_language(
     weights in `start` (`unfolding.write_start`); without, reading begins with fresh ones, and
     language with what reading left (`reading.pt`) and the tower of stage one (`vision.pt`). The
     checkpoint folder `taught_by` may teach (`teaching.py`); it sees the pictures that in reading
-    the student is told of.
+    the student is told of. Weights in `start` learn on at a share of reading's rate
+    (`course.GOING_ON`), and lack the heads that are dropped after training.
 
     Alone, or in every process of a team (`team.py`), of which the first validates and saves.
     Writes `<stage>.pt` and `<stage>.jsonl` (see `Course`).
@@ -168,7 +169,7 @@ def train_language(
             figures |= agreement(scores_by(averaged, packer, losses), material.scored)
         return figures
 
-    peak = stage.rate * (GOING_ON if start else 1.0)
+    peak = stage.rate * (GOING_ON if start and not stage.sees else 1.0)
     course.begin(begin)
     if course.done:
         return

@@ -53,7 +53,8 @@ class Muon(torch.optim.Optimizer):
 def orthogonal(matrix: Tensor) -> Tensor:
     """A matrix [M, N] with singular values brought near 1 (0.7 to 1.2), by Newton-Schulz.
 
-    In bfloat16 where that is fast, else in float32.
+    Those below some hundredths of its norm stay smaller. In bfloat16 where that is fast, else in
+    float32.
     """
     found = matrix.to(torch.bfloat16 if has_fast_bfloat16() else torch.float32)
     upright = matrix.shape[0] > matrix.shape[1]

@@ -164,16 +164,21 @@ class Student(nn.Module):
         self.testify.bias.copy_(-ABSENT * weight[:, :GRADES].sum(1))
 
     def take_start(self, start: Path) -> None:
-        """Take the weights that `unfolding.write_start` wrote."""
-        put_into(self, torch.load(start, weights_only=True), start)
+        """Take the weights that `unfolding.write_start` wrote, which have no `imitate`.
+
+        Raises ExportError where they are of another version's student.
+        """
+        put_into(self, self._imitating() | torch.load(start, weights_only=True), start)
 
     def take_reading(self, reading: Path) -> None:
         """Take the averaged weights of the reading stage (`reading.pt`).
 
         It has no `imitate`. Raises ExportError where they are of another version's student.
         """
-        own = {name: value for name, value in self.state_dict().items() if "imitate." in name}
-        put_into(self, own | averaged_weights(reading), reading)
+        put_into(self, self._imitating() | averaged_weights(reading), reading)
+
+    def _imitating(self) -> dict[str, Tensor]:
+        return {name: value for name, value in self.state_dict().items() if "imitate." in name}
 
     def take_tower(self, vision: Path) -> None:
         """Take the averaged tower and head of the vision stage (`vision.pt`).
