@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from export.training.watching import PLOT, draw, figures, read_log, watching
+from export.training.watching import PLOT, draw, figures, read_log, trend, watching
 
 
 def _log(run: Path, stage: str, checks: dict[str, dict[str, float]]) -> None:
@@ -28,6 +28,15 @@ def test_bars_show_loss_and_last_validation(
     assert "vision" in shown
     assert "loss 0.500, seen 0.875" in " ".join(shown.split())
     assert (tmp_path / PLOT).is_file()
+
+
+def test_the_trend_follows_and_is_calmer() -> None:
+    assert trend([]) == []
+    assert trend([2.0] * 30) == pytest.approx([2.0] * 30)
+    assert trend([3.0, 1.0])[1] == pytest.approx((0.93 * 3 + 1) / 1.93)
+    shaken = trend([1.0 + (-1) ** number for number in range(200)])
+    assert max(shaken[50:]) - min(shaken[50:]) < 0.1
+    assert trend([5.0] * 50 + [1.0] * 100)[-1] == pytest.approx(1.0, abs=0.01)
 
 
 def test_the_plot_shows_what_there_is(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Watching a run from outside its processes: bars while it trains, and a plot of its logs."""
 
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
@@ -13,6 +13,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 PLOT: Final = "training.png"
 _STAGES: Final = ("vision", "reading", "model")
 _SECONDS: Final = 2.0
+_KEPT: Final = 0.93
+"""Of the weight of a line's loss in the trend, at every line after it."""
+
 _JUDGED_BY: Final = ("mean", "choice", "srcc")
 _LABELS: Final = {
     "seen": "trained causes",
@@ -81,6 +84,19 @@ def _says(log: list[Line]) -> str:
     return ", ".join(parts)
 
 
+def trend(losses: Sequence[float]) -> list[float]:
+    """The mean of each loss and those before it, the nearest weighing most.
+
+    A line of a log is the mean of a few steps, which on a slow machine see a dozen pictures.
+    """
+    found: list[float] = []
+    total = weight = 0.0
+    for loss in losses:
+        total, weight = _KEPT * total + loss, _KEPT * weight + 1
+        found.append(total / weight)
+    return found
+
+
 def draw(run: Path) -> Path:
     """Plot loss and validation of every stage over minutes into `run`/training.png."""
     # Imported here: it takes a second, and only ends of runs need it.
@@ -94,7 +110,9 @@ def draw(run: Path) -> Path:
         log = read_log(run, stage)
         above, below = axes[0, column], axes[1, column]
         above.set_title(stage)
-        above.plot([line["minutes"] for line in log], [line["loss"] for line in log])
+        minutes, losses = ([line[name] for line in log] for name in ("minutes", "loss"))
+        above.plot(minutes, losses, color="tab:blue", alpha=0.3)
+        above.plot(minutes, trend(losses), color="tab:blue")
         checked = [line for line in log if "checks" in line]
         for pool in checked[0]["checks"] if checked else ():
             below.plot(
