@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from export.checkpoint import Checkpoint, open_checkpoint, tensor_files
 from export.names import our_name
+from export.tensors import TensorFile
 from idetex_edge.errors import ExportError, OutputError
+from idetex_edge.whole import whole_folder
 
 _VISION: Final = "visual."
 
@@ -82,24 +84,18 @@ def average(
     opened = [open_checkpoint(checkpoint) for checkpoint in checkpoints]
     for other in opened[1:]:
         _require_alike(opened[0], other)
-    partial = output.with_name(f".{output.name}.partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
+    with whole_folder(output) as partial:
         shutil.copytree(opened[0].folder, partial, ignore=shutil.ignore_patterns("*.safetensors"))
-        files = list(tensor_files(opened[0].folder))
-        advance("files averaged", 0, len(files))
-        for number, file in enumerate(files, 1):
+        paths = list(tensor_files(opened[0].folder))
+        advance("files averaged", 0, len(paths))
+        for number, path in enumerate(paths, 1):
+            file = TensorFile(path)
             mean = {
-                name: _mean(our_name(name), opened, shares).to(tensor.dtype)
-                for name, tensor in load_file(file).items()
+                name: _mean(our_name(name), opened, shares).to(file.dtype(name))
+                for name in file.names
             }
-            save_file(mean, partial / file.name, metadata={"format": "pt"})
-            advance("files averaged", number, len(files))
-        partial.rename(output)
-    except OSError as error:
-        raise OutputError(f"cannot make {output}: {error}; give another --output") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            save_file(mean, partial / path.name, metadata={"format": "pt"})
+            advance("files averaged", number, len(paths))
 
 
 def _mean(name: str, checkpoints: Sequence[Checkpoint], shares: Shares) -> torch.Tensor:

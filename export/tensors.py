@@ -55,17 +55,22 @@ class TensorFile:
         """Give a tensor's shape without reading it; raises ExportError when it is not there."""
         return self._place(name).shape
 
+    def dtype(self, name: str) -> torch.dtype:
+        """Give a tensor's number format; raises ExportError when it is not there or no float."""
+        kind = self._place(name).kind
+        if kind not in _TYPES:
+            raise ExportError(
+                f"tensor {name} is {kind}; convert needs FP32, FP16 or BF16 weights, so "
+                "dequantise the checkpoint first"
+            )
+        return _TYPES[kind]
+
     def read(self, name: str) -> torch.Tensor:
         """Read one tensor as float32.
 
         Raises ExportError when it is not there, not floating point, or cut off.
         """
-        place = self._place(name)
-        if place.kind not in _TYPES:
-            raise ExportError(
-                f"tensor {name} is {place.kind}; convert needs FP32, FP16 or BF16 weights, so "
-                "dequantise the checkpoint first"
-            )
+        place, dtype = self._place(name), self.dtype(name)
         data = bytearray(place.last - place.first)
         with self._path.open("rb") as file:
             file.seek(place.first)
@@ -73,7 +78,7 @@ class TensorFile:
                 raise ExportError(f"{self._path.name} ends within {name}; download it again")
         if not data:
             return torch.empty(place.shape)
-        return torch.frombuffer(data, dtype=_TYPES[place.kind]).reshape(place.shape).float()
+        return torch.frombuffer(data, dtype=dtype).reshape(place.shape).float()
 
     def _place(self, name: str) -> _Place:
         if name not in self._places:

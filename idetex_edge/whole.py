@@ -1,8 +1,9 @@
-"""Files that are either whole or not there."""
+"""Files and folders that are either whole or not there."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,3 +29,20 @@ def whole_file(path: Path) -> Generator[Path]:
             partial.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error}; choose another place") from None
+
+
+@contextmanager
+def whole_folder(path: Path) -> Generator[Path]:
+    """Lend a hidden folder's name; what the block makes there becomes `path`, where nothing is yet.
+
+    The hidden one never stays. Raises OutputError when writing in the block fails.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        yield partial
+        partial.rename(path)
+    except OSError as error:
+        raise OutputError(f"cannot make {path}: {error}; give another --output") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

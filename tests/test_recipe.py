@@ -19,7 +19,7 @@ from export.recipe import PARTS, Recipe, recipe_without
 from export.supervision import choices
 from export.supervision.mixture import BOXES, EVERYTHING, without_brief
 from export.supervision.wording import FirstWords
-from export.training import ablation, checking
+from export.training import ablation, checking, unfolding
 from export.training.ablation import Setting, ablate, markdown, parts_of
 from export.training.batches import Batches
 from export.training.evidence import ABSENT, GRADES, LOOKS, PRESENT, Known, score_told, told
@@ -151,7 +151,7 @@ def test_the_worth_of_a_part_is_what_is_lost_without_it(
         for work, arguments in works:
             work(*arguments)
 
-    monkeypatch.setattr(ablation, "write_start", write)
+    monkeypatch.setattr(unfolding, "write_start", write)
     monkeypatch.setattr(ablation, "train_apart", train_here)
     monkeypatch.setattr(checking, "_BATCHES", 2)
     common = ("reading", "nano", model, photo_folder, small_pool, run, 1e-4, ["doubt"])

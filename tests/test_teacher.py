@@ -36,6 +36,14 @@ def packed(batch: Batch, small_tokenizer: Tokenizer, nano_prompts: PromptSet) ->
     return Packer(small_tokenizer, nano_prompts).pack(examples, height // 28, width // 28)
 
 
+@pytest.fixture(scope="module")
+def said(batch: Batch, packed: Packed, small_tokenizer: Tokenizer) -> Outputs:
+    """What a fresh student says to it, and where it looks."""
+    learner = Student("nano", small_tokenizer)
+    with torch.no_grad():
+        return learner(learner.see(batch.pixels).features, packed, told=True)
+
+
 def _other_student(tokenizer: Tokenizer, teacher_width: int = 0) -> Student:
     """A student that is not the teacher's twin: fresh weights are always the same."""
     student = Student("nano", tokenizer, teacher_width)
@@ -128,12 +136,7 @@ def test_where_a_student_never_looks_it_can_be_shown_to(packed: Packed) -> None:
     assert logits.grad[0].tolist() == pytest.approx([1.0, -1.0, 0.0], abs=1e-3)
 
 
-def test_where_padding_looks_is_nobodys_lesson(
-    batch: Batch, packed: Packed, small_tokenizer: Tokenizer
-) -> None:
-    learner = Student("nano", small_tokenizer)
-    with torch.no_grad():
-        said = learner(learner.see(batch.pixels).features, packed, told=True)
+def test_where_padding_looks_is_nobodys_lesson(said: Outputs, packed: Packed) -> None:
     ours = said.trace.attention
 
     def differing(block: int, where: torch.Tensor) -> float:
@@ -153,12 +156,7 @@ def test_where_padding_looks_is_nobodys_lesson(
     assert differing(last, ~padding) > 1e-3
 
 
-def test_a_deeper_teacher_shows_the_layer_at_the_same_depth(
-    batch: Batch, packed: Packed, small_tokenizer: Tokenizer
-) -> None:
-    learner = Student("nano", small_tokenizer)
-    with torch.no_grad():
-        said = learner(learner.see(batch.pixels).features, packed, told=True)
+def test_a_deeper_teacher_shows_the_layer_at_the_same_depth(said: Outputs, packed: Packed) -> None:
     ours = said.trace.attention
     elsewhere = tuple(attention.flip(-1) for attention in ours[0])
     places = [0, 0, 0, 1, 1, 1]

@@ -13,6 +13,7 @@ from export.supervision.vida import CONVERSATIONS, IMAGES, METADATA
 from idetex_edge import Assessor, Description, Distortion, Score
 from idetex_edge.errors import ExportError, ImageError, OutputError
 from idetex_edge.pictures import find_pictures
+from idetex_edge.whole import whole_folder
 
 _DESCRIBE = "<image>\nPlease evaluate the image quality in detail and provide your reasons."
 
@@ -32,11 +33,9 @@ def label(
     if output.exists():
         raise OutputError(f"{output} exists; delete it or give another --output")
     found = find_pictures(photos)
-    partial = output.with_name(f".{output.name}.partial")
     metadata: list[dict[str, Any]] = []
     talks: list[dict[str, Any]] = []
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
+    with whole_folder(output) as partial:
         (partial / IMAGES).mkdir(parents=True)
         for done, picture in enumerate(found):
             advance("labelling", done, len(found))
@@ -55,11 +54,6 @@ def label(
             raise ExportError(f"no picture in {', '.join(photos)} could be read; give photographs")
         (partial / METADATA).write_text(json.dumps(metadata, indent=1) + "\n")
         (partial / CONVERSATIONS).write_text(json.dumps(talks, indent=1) + "\n")
-        partial.replace(output)
-    except OSError as error:
-        raise OutputError(f"cannot make {output}: {error}; give another --output") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     advance("labelling", len(found), len(found))
     return len(metadata), len(found) - len(metadata)
 

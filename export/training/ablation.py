@@ -14,8 +14,8 @@ from export.recipe import POOL_PARTS, recipe_without
 from export.training.language_stage import train_language
 from export.training.stages import LANGUAGE, READING, Material
 from export.training.team import train_apart
-from export.training.train import START, make_checks, scored_examples
-from export.training.unfolding import write_start
+from export.training.train import make_checks, scored_examples
+from export.training.unfolding import start_of
 from export.training.vision_stage import train_vision
 from export.training.watching import read_log
 from idetex_edge.errors import ExportError
@@ -138,9 +138,7 @@ def ablate(
     prompts = PromptSet.from_dict(json.loads((model / "prompts.json").read_text()))
     real, scored = (scored_examples(photos, held_out) for held_out in (False, True))
     material = Material(tokenizer, prompts, pool, real, make_checks(photos, run), scored)
-    start = run / START if trained else None
-    if start and not start.exists():
-        write_start(preset, tokenizer, model, pool, start)
+    start = start_of(run, preset, tokenizer, model, pool) if trained else None
     setting = Setting(stage, preset, material, minutes, start, teacher)
     found: dict[str, Checked] = {}
     team = ThreadPoolExecutor(processes)

@@ -29,7 +29,7 @@ from export.training.checkpoint import write_checkpoint
 from export.training.language_stage import train_language
 from export.training.stages import LANGUAGE, READING, Material
 from export.training.team import train_apart, train_together
-from export.training.unfolding import write_start
+from export.training.unfolding import start_of
 from export.training.vision_stage import train_vision
 from export.training.watching import watching
 from idetex_edge.prompts import PromptSet
@@ -37,9 +37,6 @@ from idetex_edge.prompts import PromptSet
 PROMPTS: Final = Path(__file__).parents[1] / "prompts" / "nano.json"
 CHECKS: Final = {"seen": False, "unseen": True}
 """Validation pools, on held-out photographs: with trained causes, and with held-out ones."""
-
-START: Final = "start.pt"
-"""What `unfolding.write_start` wrote, in a run folder."""
 
 _APART_SHARE: Final = 0.45
 """How much of the time the tower and the language model learn each by themselves."""
@@ -136,11 +133,7 @@ def train(
     scored = scored_examples(photos, held_out=True)
     material = Material(tokenizer, prompts, pool, real, checks, scored)
     common = (preset, material, run)
-    begun = None
-    if start:
-        begun = run / START
-        if not begun.exists():
-            write_start(preset, tokenizer, start, pool, begun)
+    begun = start_of(run, preset, tokenizer, start, pool) if start else None
     apart = minutes * _APART_SHARE
     budgets = {"vision": apart, READING.name: apart, LANGUAGE.name: minutes - apart}
     with watching(run, budgets):

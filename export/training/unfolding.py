@@ -24,6 +24,8 @@ from export.training.batches import Batches
 from export.training.evidence import Known, evidence_head, evidence_loss, known_of
 from export.training.student import Student
 
+_START: Final = "start.pt"
+
 _BATCHES: Final = 120
 _PIXELS: Final = 600_000
 _CELLS: Final = 400
@@ -117,6 +119,14 @@ def _rebase(student: Student) -> None:
     last.bias[: len(weight)] = bias / scale
     torch.nn.init.zeros_(witness.weight)
     witness.weight.diagonal().copy_(scale)
+
+
+def start_of(run: Path, preset: str, tokenizer: Tokenizer, checkpoint: Path, pool: Path) -> Path:
+    """A run's `start.pt` (see `write_start`), written where it is missing."""
+    file = run / _START
+    if not file.exists():
+        write_start(preset, tokenizer, checkpoint, pool, file)
+    return file
 
 
 def write_start(
