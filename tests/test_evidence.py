@@ -15,6 +15,7 @@ from export.training.batches import Batches, normalise
 from export.training.evidence import (
     EVIDENCE,
     GRADES,
+    CellScores,
     cell_auc,
     evidence_loss,
     known_of,
@@ -26,6 +27,7 @@ from export.training.evidence import (
 )
 from export.training.student import Student
 from export.training.vision_stage import Witness
+from idetex_edge.vocabulary import DISTORTIONS, SEVERITIES
 
 
 def test_auc_against_pair_counting() -> None:
@@ -33,6 +35,31 @@ def test_auc_against_pair_counting() -> None:
     scores, truth = torch.rand(80, generator=generator), torch.rand(80, generator=generator) < 0.3
     wins = (scores[truth][:, None] > scores[~truth][None]).double().mean()
     assert cell_auc(scores, truth) == pytest.approx(float(wins))
+
+
+def test_scores_of_cells_are_those_of_all_batches_together(small_pool: Path) -> None:
+    scores = CellScores()
+    said: list[tuple[torch.Tensor, torch.Tensor]] = []
+    for number, batch in zip(range(3), Batches(small_pool, 1_000_000, seed=1), strict=False):
+        generator = torch.Generator().manual_seed(number)
+        evidence = told(known_of(batch), generator)
+        evidence += 3 * torch.randn(evidence.shape, generator=generator)
+        scores.add(evidence, batch)
+        for kind in range(len(DISTORTIONS)):
+            shown = batch.coverage[:, kind].flatten() > 0.5
+            said.append((evidence[..., kind * len(SEVERITIES)].flatten(), shown))
+    found = scores.aucs()
+    mean = found.pop("mean")
+    for kind, name in enumerate(DISTORTIONS):
+        logits, shown = (
+            torch.cat(parts) for parts in zip(*said[kind :: len(DISTORTIONS)], strict=True)
+        )
+        if shown.any():
+            assert found[name] == pytest.approx(cell_auc(logits, shown), abs=1e-3)
+        else:
+            assert name not in found
+    assert 0.6 < mean < 1
+    assert mean == pytest.approx(sum(found.values()) / len(found), abs=1e-3)
 
 
 def test_testimony_is_the_truth_with_errors(small_pool: Path) -> None:

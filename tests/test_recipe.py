@@ -1,7 +1,6 @@
 """Every part of the recipe can be left out, and leaving it out changes just that."""
 
 import json
-from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -26,6 +25,7 @@ from export.training.evidence import ABSENT, GRADES, LOOKS, PRESENT, Known, scor
 from export.training.packing import TASK_WEIGHTS
 from export.training.stages import LANGUAGE, READING, Material, asked_of, tasks_of, weights_of
 from export.training.student import Student
+from export.training.team import Team
 from export.training.train import CHECKS
 from idetex_edge.errors import ExportError
 from idetex_edge.prompts import PromptSet
@@ -147,9 +147,9 @@ def test_the_worth_of_a_part_is_what_is_lost_without_it(
         assert (checkpoint, pool) == (model, small_pool)
         torch.save(Student(preset, tokenizer).state_dict(), file)
 
-    def train_here(*works: tuple[Callable[..., None], tuple[object, ...]]) -> None:
-        for work, arguments in works:
-            work(*arguments)
+    def train_here(team: Team) -> None:
+        assert team.size == 1
+        team.work(*team.args)
 
     monkeypatch.setattr(unfolding, "write_start", write)
     monkeypatch.setattr(ablation, "train_apart", train_here)

@@ -18,14 +18,16 @@ from export.pool.shards import write_shard
 from export.recipe import recipe_without
 from export.supervision.examples import score_example
 from export.supervision.labelled import Labelled
-from export.training import team
+from export.training import checking, team, vision_stage
 from export.training.averaging import Average
 from export.training.checking import Judge, agreement
 from export.training.checkpoint import write_checkpoint
 from export.training.course import Course
 from export.training.evidence import score_loss, scores_of
 from export.training.language_stage import train_language
+from export.training.losses import Losses
 from export.training.optimiser import Optimiser
+from export.training.packing import Packer
 from export.training.stages import LANGUAGE, READING, Material
 from export.training.student import Student
 from export.training.unfolding import write_start
@@ -115,11 +117,44 @@ def test_the_tower_learns_what_people_score(trained: Trained, tmp_path: Path) ->
     assert not torch.equal(quality, other)
 
 
+def test_a_second_member_of_the_towers_team_looks_at_other_pictures_and_writes_nothing(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gradients: list[Tensor] = []
+
+    def told(module: torch.nn.Module, seconds: float) -> float:
+        gradients.append(next(module.parameters()).grad.clone())  # type: ignore[union-attr]
+        return seconds
+
+    monkeypatch.setattr(vision_stage, "average_gradients", told)
+    for member in range(2):
+        monkeypatch.setattr(vision_stage, "rank", lambda member=member: member)
+        train_vision("nano", trained.material, tmp_path / str(member), _MOMENT)
+    assert not torch.allclose(*gradients)
+    assert [file.name for file in (tmp_path / "1").iterdir()] == []
+    assert (tmp_path / "0" / "vision.pt").exists()
+
+
 def test_stages_run_and_once_done_not_again(trained: Trained) -> None:
     for stage in (READING, LANGUAGE):
         (line,) = _lines(trained.run / f"{stage.name}.jsonl")
         assert line["step"] == 1
     assert not {"logits", "attention", "features"} & set(line)
+
+
+def test_only_a_stage_that_sees_is_checked_for_what_its_tower_says(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checking, "_BATCHES", 2)
+    tokenizer = trained.material.tokenizer
+    student = Student("nano", tokenizer)
+    packer = Packer(tokenizer, trained.material.prompts)
+    losses = Losses(packer, tokenizer.get_vocab_size())
+    for stage in (READING, LANGUAGE):
+        figures = checking.check(student, stage, packer, losses, trained.material.pool)
+        assert set(figures) - {"cells"} == {"loss", "token", "choice", "box"}
+        assert ("cells" in figures) == stage.sees
+    assert 0.3 < figures["cells"] < 0.7
 
 
 def test_agreement_with_people(trained: Trained) -> None:
@@ -315,7 +350,11 @@ def _average_in_team(folder: Path) -> None:
 
 
 def test_a_team_averages_its_gradients_and_clocks(tmp_path: Path) -> None:
-    team.train_together(2, _average_in_team, tmp_path)
-    for member in range(2):
-        assert json.loads((tmp_path / str(member)).read_text()) == [[1.5], 15.0]
+    folders = [tmp_path / str(size) for size in (1, 2)]
+    for folder in folders:
+        folder.mkdir()
+    team.train_apart(*(team.Team(int(f.name), _average_in_team, (f,)) for f in folders))
+    one, two = ([json.loads(file.read_text()) for file in folder.iterdir()] for folder in folders)
+    assert one == [[[1.0], 10.0]]
+    assert two == [[[1.5], 15.0]] * 2
     assert team.average_gradients(torch.nn.Linear(1, 1), 3.0) == 3.0

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from export.recipe import POOL_PARTS, recipe_without
 from export.training.language_stage import train_language
 from export.training.stages import LANGUAGE, READING, Material
-from export.training.team import train_apart
+from export.training.team import Team, train_apart
 from export.training.train import make_checks, scored_examples
 from export.training.unfolding import start_of
 from export.training.vision_stage import train_vision
@@ -144,7 +144,8 @@ def ablate(
     team = ThreadPoolExecutor(processes)
     try:
         pending = {
-            team.submit(train_apart, (setting.train, (name, run / name))): name for name in variants
+            team.submit(train_apart, Team(1, setting.train, (name, run / name))): name
+            for name in variants
         }
         for number, done in enumerate(as_completed(pending), 1):
             done.result()

@@ -163,3 +163,27 @@ def cell_auc(scores: Tensor, truth: Tensor) -> float:
     ranks[torch.argsort(scores)] = torch.arange(1, truth.numel() + 1, dtype=torch.float64)
     above = float(ranks[truth].sum()) - positives * (positives + 1) / 2
     return above / (positives * negatives)
+
+
+class CellScores:
+    """How well evidence tells cells that show a distortion from others, over several batches."""
+
+    def __init__(self) -> None:
+        self._scores: list[Tensor] = []
+        self._truths: list[Tensor] = []
+
+    def add(self, evidence: Tensor, batch: Batch) -> None:
+        """Take the evidence [B, cells, 35] of a batch's pictures."""
+        grades = evidence.float()[..., : GRADES : len(SEVERITIES)]
+        self._scores.append(grades.flatten(0, 1))
+        self._truths.append(batch.coverage.flatten(2).transpose(1, 2).flatten(0, 1) > 0.5)
+
+    def aucs(self) -> dict[str, float]:
+        """The AUC of each distortion that some cells show and some do not, and their `mean`."""
+        scores, truths = torch.cat(self._scores), torch.cat(self._truths)
+        found = {
+            name: round(cell_auc(scores[:, kind], truths[:, kind]), 3)
+            for kind, name in enumerate(DISTORTIONS)
+            if 0 < int(truths[:, kind].sum()) < len(truths)
+        }
+        return found | {"mean": round(sum(found.values()) / max(1, len(found)), 3)}

@@ -4,7 +4,8 @@ Small tensors leave two threads of one process waiting for each other; two proce
 meet to average their gradients keep two cores busy.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,35 +19,39 @@ from export.training.pointwise import fuse
 _Args = TypeVarTuple("_Args")
 
 
+@dataclass(frozen=True, slots=True)
+class Team:
+    """`size` processes that do `work(*args)`; several average their gradients."""
+
+    size: int
+    work: Callable[..., None]
+    args: tuple[object, ...]
+
+
 def train_together(size: int, work: Callable[[Unpack[_Args]], None], *args: Unpack[_Args]) -> None:
     """Run `work(*args)` in `size` processes at once; fails when one of them does."""
-    with TemporaryDirectory() as folder:
-        store = Path(folder) / "store"
-        _run_all([(_join, (rank, size, store, work, args)) for rank in range(size)])
+    train_apart(Team(size, work, args))
 
 
-def train_apart(*works: tuple[Callable[..., None], tuple[object, ...]]) -> None:
-    """Run each of several (function, its arguments) in a process of its own, one thread each.
+def train_apart(*teams: Team) -> None:
+    """Run every team's work in processes of its own, one thread each.
 
-    They know nothing of each other; fails when one of them does.
+    Teams know nothing of each other; fails when one process does.
     """
-    _run_all([(_alone, (work, args)) for work, args in works])
-
-
-def _run_all(works: Sequence[tuple[Callable[..., None], tuple[object, ...]]]) -> None:
-    context = torch.multiprocessing.get_context("spawn")
-    members = [context.Process(target=work, args=args) for work, args in works]
-    for member in members:
-        member.start()
-    for member in members:
-        member.join()
+    with TemporaryDirectory() as folder:
+        stores = [Path(folder) / str(number) for number in range(len(teams))]
+        context = torch.multiprocessing.get_context("spawn")
+        members = [
+            context.Process(target=_join, args=(member, team, store))
+            for team, store in zip(teams, stores, strict=True)
+            for member in range(team.size)
+        ]
+        for member in members:
+            member.start()
+        for member in members:
+            member.join()
     if any(member.exitcode for member in members):
         raise RuntimeError("a training process failed; its own error stands above")
-
-
-def _alone(work: Callable[..., None], args: tuple[object, ...]) -> None:
-    settle()
-    work(*args)
 
 
 def settle() -> None:
@@ -55,12 +60,15 @@ def settle() -> None:
     fuse()
 
 
-def _join(
-    rank: int, size: int, store: Path, work: Callable[..., None], args: tuple[object, ...]
-) -> None:
+def _join(member: int, team: Team, store: Path) -> None:
     settle()
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
-    work(*args)
+    if team.size == 1:
+        team.work(*team.args)
+        return
+    dist.init_process_group(
+        "gloo", init_method=f"file://{store}", rank=member, world_size=team.size
+    )
+    team.work(*team.args)
     dist.destroy_process_group()
 
 

@@ -4,7 +4,7 @@ A run folder holds every stage's state, so that the same command goes on where i
 `pool/` and `checks/` (spoiled pictures), `tokenizer.json`, `start.pt`, `vision.pt`, `reading.pt`,
 `model.pt`, logs, `training.png`, and at last `checkpoint/`.
 
-The vision tower learns to give evidence of every cell; beside it, on another core, the language
+The vision tower learns to give evidence of every cell; beside it, on other cores, the language
 model learns to read such evidence, from the truth; then both are joined and learn together.
 """
 
@@ -28,7 +28,7 @@ from export.supervision.vida import read_vida
 from export.training.checkpoint import write_checkpoint
 from export.training.language_stage import train_language
 from export.training.stages import LANGUAGE, READING, Material
-from export.training.team import train_apart, train_together
+from export.training.team import Team, train_apart, train_together
 from export.training.unfolding import start_of
 from export.training.vision_stage import train_vision
 from export.training.watching import watching
@@ -137,9 +137,10 @@ def train(
     apart = minutes * _APART_SHARE
     budgets = {"vision": apart, READING.name: apart, LANGUAGE.name: minutes - apart}
     with watching(run, budgets):
+        begins = (apart, begun, teacher, recipe)
         train_apart(
-            (train_vision, (*common, apart, begun, teacher, recipe)),
-            (train_language, (READING, *common, apart, begun, teacher, recipe)),
+            Team(-(-processes // 2), train_vision, (*common, *begins)),
+            Team(max(1, processes // 2), train_language, (READING, *common, *begins)),
         )
         joined = (*common, minutes - apart, None, teacher, recipe)
         train_together(processes, train_language, LANGUAGE, *joined)

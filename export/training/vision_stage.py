@@ -14,8 +14,7 @@ from export.training.batches import Batches
 from export.training.checking import agreement
 from export.training.course import GOING_ON, Clock, Course, put_into
 from export.training.evidence import (
-    GRADES,
-    cell_auc,
+    CellScores,
     evidence_head,
     evidence_loss,
     known_of,
@@ -28,7 +27,7 @@ from export.training.precision import autocast
 from export.training.real import RealBatches, asked_for_scores
 from export.training.stages import Material
 from export.training.teaching import TowerTeacher, apart
-from idetex_edge.vocabulary import DISTORTIONS, SEVERITIES
+from export.training.team import average_gradients, rank
 
 _PIXELS = 1_200_000
 _RATE = 1.2e-3
@@ -77,20 +76,11 @@ class Witness(nn.Module):
 @torch.no_grad()
 def cell_scores(model: Witness, pool: Path, batches: int = 12) -> dict[str, float]:
     """Per-cell AUC of each distortion, and their mean, over a fixed draw from a pool."""
-    scores: list[Tensor] = []
-    truths: list[Tensor] = []
+    scores = CellScores()
     with autocast():
         for batch in islice(Batches(pool, 1_500_000, seed=7), batches):
-            grades = model(batch.pixels).float()[..., : GRADES : len(SEVERITIES)]
-            scores.append(grades.flatten(0, 1))
-            truths.append(batch.coverage.flatten(2).transpose(1, 2).flatten(0, 1) > 0.5)
-    flat, truth = torch.cat(scores), torch.cat(truths)
-    result = {
-        name: round(cell_auc(flat[:, kind], truth[:, kind]), 3)
-        for kind, name in enumerate(DISTORTIONS)
-    }
-    result["mean"] = round(sum(result.values()) / len(result), 3)
-    return result
+            scores.add(model(batch.pixels), batch)
+    return scores.aucs()
 
 
 def train_vision(
@@ -107,13 +97,15 @@ def train_vision(
 
     It begins with the tower and witness in `start` (`unfolding.write_start`) or with fresh ones;
     the tower of the checkpoint folder `taught_by` may teach it. Every third step learns the scores
-    of real pictures that have a score or level, too. Writes `vision.pt` and `vision.jsonl` (see
-    `Course`).
+    of real pictures that have a score or level, too.
+
+    Alone, or in every process of a team (`team.py`), of which the first validates and saves.
+    Writes `vision.pt` and `vision.jsonl` (see `Course`).
     """
     teacher = TowerTeacher(taught_by, material.pool) if taught_by and "teaching" in recipe else None
     model = Witness(preset, teacher.width if teacher else 0)
     optimiser = Optimiser({"witness": (model, 1.0)})
-    course = Course(run, "vision", minutes, model, optimiser, clock=clock)
+    course = Course(run, "vision", minutes, model, optimiser, rank() == 0, clock)
 
     def begin() -> None:
         if start:
@@ -130,9 +122,9 @@ def train_vision(
     if course.done:
         return
     found = RealBatches(
-        asked_for_scores(material.real) if "photographs" in recipe else (), _REAL_BATCH, seed=0
+        asked_for_scores(material.real) if "photographs" in recipe else (), _REAL_BATCH, rank()
     )
-    for batch in Batches(material.pool, _PIXELS, 0, course.step, "mirroring" in recipe):
+    for batch in Batches(material.pool, _PIXELS, rank(), course.step, "mirroring" in recipe):
         with autocast():
             seen = model.see(batch.pixels)
             evidence = model.head(seen)
@@ -147,6 +139,7 @@ def train_vision(
                 evidence = model(pixels)
             figures["scores"] = score_loss(evidence, scores_of(asked))
             figures["scores"].backward()
+        course.seconds = average_gradients(model, course.seconds)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step(course.rate(peak))
         losses = {name: float(figure.detach()) for name, figure in figures.items()}
