@@ -1,10 +1,14 @@
 """Edge aliasing: pixels dropped, repeated or misplaced without a filter."""
 
+import math
+
 import torch
+from PIL.Image import Resampling
 from torch import Tensor
 
 from export.distortions.chance import Chance
 from export.distortions.filters import gaussian_blur, resize
+from export.distortions.pictures import to_picture, to_tensor
 from export.distortions.resampling import smaller, there_and_back
 
 
@@ -46,6 +50,14 @@ def decimated_bicubic(image: Tensor, factor: float, chance: Chance) -> Tensor:
     return there_and_back(image, 1.25 * factor, "nearest", "bicubic")
 
 
+def decimated_windowed(image: Tensor, factor: float, chance: Chance) -> Tensor:
+    """Decimated without a filter, then enlarged by a windowed sinc: broken edges with rims."""
+    height, width = image.shape[-2:]
+    small = resize(image, *smaller(image, 1.25 * factor), mode="nearest")
+    large = to_picture(small.clamp(0, 1)).resize((width, height), Resampling.LANCZOS)
+    return to_tensor(large).to(image)
+
+
 def interlaced(image: Tensor, factor: float, chance: Chance) -> Tensor:
     """Every other line or few lines held, as a bad deinterlacer leaves them."""
     height = image.shape[-2]
@@ -74,6 +86,20 @@ def decimated_one_way(image: Tensor, factor: float, chance: Chance) -> Tensor:
     rows, columns = smaller(image, 1.3 * factor)
     size = (rows, width) if chance.random() < 0.5 else (height, columns)
     return resize(resize(image, *size, mode="nearest"), height, width, mode="bilinear")
+
+
+def turned_pixels(image: Tensor, factor: float, chance: Chance) -> Tensor:
+    """Large pixels on a grid that is turned, as a picture turned after it was enlarged has them."""
+    height, width = image.shape[-2:]
+    angle = chance.uniform(0.2, 0.6) * chance.choice((-1, 1))
+    cos, sin = math.cos(angle), math.sin(angle)
+    axes = (torch.arange(height, device=image.device), torch.arange(width, device=image.device))
+    y, x = torch.meshgrid(*axes, indexing="ij")
+    across, down = x * cos + y * sin, y * cos - x * sin
+    across, down = (((side / factor).floor() + 0.5) * factor for side in (across, down))
+    rows = (across * sin + down * cos).round().long().clamp(0, height - 1)
+    columns = (across * cos - down * sin).round().long().clamp(0, width - 1)
+    return image[:, rows, columns]
 
 
 def shaken_pixels(image: Tensor, factor: float, chance: Chance) -> Tensor:

@@ -85,6 +85,17 @@ def windowed_upscale(image: Tensor, factor: float, chance: Chance) -> Tensor:
     return to_tensor(small.resize((width, height), up)).to(image)
 
 
+def rimmed_upscale(image: Tensor, factor: float, chance: Chance) -> Tensor:
+    """Shrunk by one filter and enlarged by another, which overshoots: soft, with faint rims."""
+    height, width = image.shape[-2:]
+    down = chance.choice((Resampling.BILINEAR, Resampling.BICUBIC, Resampling.HAMMING))
+    rows, columns = smaller(image, factor)
+    small = to_picture(image.clamp(0, 1)).resize((columns, rows), down)
+    if chance.random() < 0.5:
+        return resize(to_tensor(small).to(image), height, width, mode="bicubic")
+    return to_tensor(small.resize((width, height), Resampling.LANCZOS)).to(image)
+
+
 def uneven_upscale(image: Tensor, factor: float, chance: Chance) -> Tensor:
     """Shrunk more one way than the other and enlarged again, as anamorphic video is."""
     height, width = image.shape[-2:]
