@@ -13,44 +13,29 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from pathlib import Path
-from random import Random
 from statistics import mean, median
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.build_benchmark import list_photographs
-from export.distortions.causes import CAUSES
-from export.distortions.chance import Chance
-from export.distortions.pictures import to_picture, to_tensor
+from benchmarks.spoiled_whole import by_every_cause, choose, open_small
 from idetex_edge import Assessor
 from idetex_edge.cli.options import BundleName, open_assessor
 from idetex_edge.cli.script import run
 from idetex_edge.cli.stages import showing_stages
 from idetex_edge.engines import AUTO
-from idetex_edge.image import load_image
 from idetex_edge.vocabulary import DISTORTIONS, SEVERITIES
-
-_LONGER_SIDE: Final = 504
-_SOLID: Final = "Meaningless solid color"
-"""Left out: over the whole picture nothing would be left of it."""
 
 
 def falls(assessor: Assessor, photograph: Image.Image, seed: int) -> dict[str, list[list[float]]]:
     """Points of 100 the score falls, by distortion: a list a cause, a number a severity."""
-    clean = to_tensor(photograph)
     best = assessor.score(photograph).score
     found: dict[str, list[list[float]]] = defaultdict(list)
-    for cause in CAUSES:
-        if cause.distortion == _SOLID:
-            continue
-        spoiled = [cause.apply(clean, sum(span) / 2, Chance(seed)) for span in cause.ranges]
-        found[cause.distortion].append(
-            [best - assessor.score(to_picture(image)).score for image in spoiled]
-        )
+    for cause, spoiled in by_every_cause(photograph, seed):
+        found[cause.distortion].append([best - assessor.score(image).score for image in spoiled])
     return dict(found)
 
 
@@ -72,16 +57,13 @@ def sensitivity(
     out: Annotated[Path | None, typer.Option("--json", help="Write the figures here too.")] = None,
 ) -> None:
     """Measure how the score falls as photographs are spoiled more and more."""
-    photographs = list_photographs(photos)
-    chosen = Random(seed).sample(photographs, min(pictures, len(photographs)))
+    chosen = choose(photos, pictures, seed)
     assessor = open_assessor(bundle, AUTO, None)
     series: dict[str, list[list[float]]] = defaultdict(list)
     with showing_stages() as advance:
-        for done, photograph in enumerate(chosen):
+        for done, path in enumerate(chosen):
             advance("spoiling", done, len(chosen))
-            picture = load_image(photograph.path)
-            picture.thumbnail((_LONGER_SIDE, _LONGER_SIDE))
-            for distortion, found in falls(assessor, picture, seed + done).items():
+            for distortion, found in falls(assessor, open_small(path), seed + done).items():
                 series[distortion] += found
         advance("spoiling", len(chosen), len(chosen))
     summaries = {d: summarise(series[d]) for d in DISTORTIONS if d in series}
