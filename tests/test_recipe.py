@@ -16,7 +16,7 @@ from export.pool.photos import clean_photos, list_photos
 from export.pool.shards import Shard, crop_to, write_shard
 from export.recipe import PARTS, Recipe, recipe_without
 from export.supervision import choices
-from export.supervision.mixture import BOXES, EVERYTHING, without_brief
+from export.supervision.mixture import BOXES, EVERYTHING, JOINED, without_brief
 from export.supervision.wording import FirstWords
 from export.training import ablation, checking, unfolding
 from export.training.ablation import Setting, ablate, markdown, parts_of
@@ -82,7 +82,7 @@ def test_mixing_and_shortening() -> None:
     assert weights_of(Recipe()) == TASK_WEIGHTS
     assert tasks_of(READING, Recipe(), 0.9) == READING.mixture
     assert tasks_of(READING, Recipe(), 0.1) == BOXES
-    assert tasks_of(LANGUAGE, Recipe(), 0.1) == EVERYTHING
+    assert tasks_of(LANGUAGE, Recipe(), 0.1) == JOINED
     without = recipe_without(["mixing", "shortening"])
     assert set(weights_of(without).values()) == {1.0}
     tasks = tasks_of(READING, without, 0.1)

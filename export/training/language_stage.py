@@ -47,7 +47,8 @@ _WEIGHTS: Final = {
     "features": 0.5,
 }
 _REAL_BATCH: Final = 2
-_TOWER_SHARE: Final = 0.5
+_TOWER_SHARE: Final = 0.15
+"""Of the rate: a step sees few pictures, and at half of it a tower forgets more than it learns."""
 _BYPASS_SHARE: Final = 0.1
 
 

@@ -49,7 +49,7 @@ class Stage:
 
 
 READING: Final = Stage("reading", False, 450_000, 1.5e-3, mixture.READING, opening=mixture.BOXES)
-LANGUAGE: Final = Stage("model", True, 300_000, 5e-4, mixture.EVERYTHING)
+LANGUAGE: Final = Stage("model", True, 480_000, 5e-4, mixture.JOINED)
 
 
 @dataclass(frozen=True, slots=True)
