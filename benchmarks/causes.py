@@ -5,7 +5,7 @@
 Each photograph is spoiled whole, by every cause at the middle of its range for minor, moderate and
 severe, and grounded. A row of the table is a cause: the share of pictures whose most confident
 distortion is the right one, and what the others are mostly taken for. `nothing` is a picture in
-which none is found; the first row is of the photographs as they are. A plain chance is a tenth.
+which none is found; the first row is of the photographs as they are.
 """
 
 from __future__ import annotations
@@ -90,9 +90,13 @@ def causes(
     if out is not None:
         counted = {
             cause: {severity: dict(Counter(names)) for severity, names in by_severity.items()}
-            for cause, by_severity in {_AS_IT_IS: {NOTHING: untouched}, **said}.items()
+            for cause, by_severity in said.items()
         }
-        figures = {"pictures": len(chosen), "taken_for": counted}
+        figures = {
+            "pictures": len(chosen),
+            "untouched": dict(Counter(untouched)),
+            "taken_for": counted,
+        }
         out.write_text(json.dumps(figures, indent=2) + "\n")
     table = Table(title=f"{len(chosen)} photographs, spoiled whole", title_justify="left")
     for heading in ("distortion", "cause"):

@@ -23,7 +23,7 @@ WHOLE_CAUSES: Final = tuple(cause for cause in CAUSES if cause.distortion != _SO
 
 
 def choose(photos: Path, pictures: int, seed: int) -> list[Path]:
-    """So many photographs of a folder, the same by the same seed, as `build_benchmark.py` does."""
+    """So many of the photographs that `build_benchmark.py` takes, the same by the same seed."""
     photographs = list_photographs(photos)
     chosen = Random(seed).sample(photographs, min(pictures, len(photographs)))
     return [photograph.path for photograph in chosen]

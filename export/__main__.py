@@ -36,7 +36,9 @@ def train(
     minutes: Annotated[float, typer.Option(help="Time to train, all stages.", min=1)] = 120,
     preset: Annotated[str, typer.Option(help="Which model: nano or mini.")] = "nano",
     pictures: Annotated[int, typer.Option(help="Pictures to spoil for the pool.")] = 25_000,
-    processes: Annotated[int, typer.Option(help="Processes to train with, a core each.")] = 2,
+    processes: Annotated[
+        int, typer.Option(help="Processes to train with, a core each.", min=1)
+    ] = 2,
     start: Annotated[
         Path | None, typer.Option(help="Checkpoint to train further, such as checkpoints/nano.")
     ] = None,
@@ -102,7 +104,9 @@ def distill(
     student: Annotated[str, typer.Option(help="Which model learns: nano or mini.")] = "nano",
     minutes: Annotated[float, typer.Option(help="Time to train, all stages.", min=1)] = 120,
     pictures: Annotated[int, typer.Option(help="Pictures to spoil for the pool.")] = 25_000,
-    processes: Annotated[int, typer.Option(help="Processes to train with, a core each.")] = 2,
+    processes: Annotated[
+        int, typer.Option(help="Processes to train with, a core each.", min=1)
+    ] = 2,
     without: Without = None,
 ) -> None:
     """Train a model of our own from photographs and from a teacher of the same vocabulary."""

@@ -15,7 +15,7 @@ from export.training.batches import Batches, normalise
 from export.training.evidence import (
     EVIDENCE,
     GRADES,
-    CellScores,
+    CellAucs,
     cell_auc,
     evidence_loss,
     known_of,
@@ -38,7 +38,7 @@ def test_auc_against_pair_counting() -> None:
 
 
 def test_scores_of_cells_are_those_of_all_batches_together(small_pool: Path) -> None:
-    scores = CellScores()
+    scores = CellAucs()
     said: list[tuple[torch.Tensor, torch.Tensor]] = []
     for number, batch in zip(range(3), Batches(small_pool, 1_000_000, seed=1), strict=False):
         generator = torch.Generator().manual_seed(number)
@@ -48,7 +48,7 @@ def test_scores_of_cells_are_those_of_all_batches_together(small_pool: Path) -> 
         for kind in range(len(DISTORTIONS)):
             shown = batch.coverage[:, kind].flatten() > 0.5
             said.append((evidence[..., kind * len(SEVERITIES)].flatten(), shown))
-    found = scores.aucs()
+    found = scores.by_name()
     mean = found.pop("mean")
     for kind, name in enumerate(DISTORTIONS):
         logits, shown = (

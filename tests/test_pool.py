@@ -11,7 +11,15 @@ from PIL import Image
 from export.distortions.chance import Chance
 from export.distortions.pictures import to_picture
 from export.pool.photos import Photo, list_photos
-from export.pool.shards import Record, Shard, as_seen, shard_folders, size_to_spoil, write_shard
+from export.pool.shards import (
+    Record,
+    Shard,
+    as_seen,
+    require_split,
+    shard_folders,
+    size_to_spoil,
+    write_shard,
+)
 from export.student.architecture import IMAGE_MEAN, IMAGE_STD
 from export.supervision.examples import examples_for
 from export.training.batches import Batches
@@ -39,6 +47,16 @@ def test_too_small_photographs_are_refused(tmp_path: Path) -> None:
     photo = Photo(tmp_path / "small.png", "x", None, scored=False, held_out=False)
     with pytest.raises(ExportError, match=r"no photograph in .* holds"):
         write_shard(tmp_path / "pool", [photo], tmp_path, seed=1, held_out=False)
+
+
+def test_pictures_of_the_other_side_of_the_split_are_refused(
+    photo_folder: Path, tmp_path: Path
+) -> None:
+    clean = [p for p in list_photos(photo_folder) if not p.scored]
+    write_shard(tmp_path, clean, photo_folder, seed=6, held_out=True)
+    require_split(tmp_path, held_out=True)
+    with pytest.raises(ExportError, match=r"spoiled by .*not among this version's trained causes"):
+        require_split(tmp_path, held_out=False)
 
 
 def test_shards_and_records_survive_the_disk(photo_folder: Path, tmp_path: Path) -> None:

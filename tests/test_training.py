@@ -1,11 +1,11 @@
 """Stages of training: they run, resume, average and work in a team."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -120,18 +120,22 @@ def test_the_tower_learns_what_people_score(trained: Trained, tmp_path: Path) ->
 def test_a_second_member_of_the_towers_team_looks_at_other_pictures_and_writes_nothing(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gradients: list[Tensor] = []
+    seeds: list[int] = []
 
-    def told(module: torch.nn.Module, seconds: float) -> float:
-        gradients.append(next(module.parameters()).grad.clone())  # type: ignore[union-attr]
-        return seconds
+    def noting(draws: Callable[..., Any], place: int) -> Callable[..., Any]:
+        def draw(*args: object) -> object:
+            seeds.append(cast(int, args[place]))
+            return draws(*args)
 
-    monkeypatch.setattr(vision_stage, "average_gradients", told)
+        return draw
+
+    monkeypatch.setattr(vision_stage, "Batches", noting(vision_stage.Batches, 2))
+    monkeypatch.setattr(vision_stage, "RealBatches", noting(vision_stage.RealBatches, 2))
     for member in range(2):
         monkeypatch.setattr(vision_stage, "rank", lambda member=member: member)
         train_vision("nano", trained.material, tmp_path / str(member), _MOMENT)
-    assert not torch.equal(gradients[0], gradients[1])
-    assert [file.name for file in (tmp_path / "1").iterdir()] == []
+    assert seeds == [0, 0, 1, 1]
+    assert list((tmp_path / "1").iterdir()) == []
     assert (tmp_path / "0" / "vision.pt").exists()
 
 
@@ -313,12 +317,35 @@ def test_a_slow_validation_comes_less_often(
     saves: list[int] = []
     while not course.done:
         now += 60
+        course.tick()
         course.advance(1, {"loss": 1.0}, validate)
         saves.append(torch.load(tmp_path / "stage.pt")["step"] if course.step > 5 else 0)
     lines = [json.loads(line) for line in (tmp_path / "stage.jsonl").read_text().splitlines()]
     minutes = [round(line["minutes"]) for line in lines if "checks" in line]
     assert minutes == checked
     assert len(set(saves)) >= 5
+
+
+def test_a_team_stops_at_one_step_though_its_clocks_differ(tmp_path: Path) -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    optimiser = Optimiser({"whole": (torch.nn.ModuleDict({"a": module}), 1.0)})
+    times = [0.0, 0.0]
+    clocks = (lambda: times[0], lambda: times[1])
+    members = [
+        Course(tmp_path / str(n), "stage", 1, module, optimiser, leads=n == 0, clock=clock)
+        for n, clock in enumerate(clocks)
+    ]
+    for member in members:
+        member.begin(lambda: None)
+    stops: list[tuple[bool, bool]] = []
+    while not any(stops[-1] if stops else (False,)):
+        times = [times[0] + 9.9, times[1] + 10.3]
+        mean = sum(member.tick() for member in members) / 2
+        for member in members:
+            member.seconds = mean
+            member.advance(1, {"loss": 1.0}, lambda _: {})
+        stops.append((members[0].done, members[1].done))
+    assert stops == [(False, False)] * 5 + [(True, True)]
 
 
 def test_matrices_go_to_muon_and_all_else_to_adam(small_tokenizer: Tokenizer) -> None:

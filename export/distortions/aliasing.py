@@ -8,8 +8,7 @@ from torch import Tensor
 
 from export.distortions.chance import Chance
 from export.distortions.filters import gaussian_blur, resize
-from export.distortions.pictures import to_picture, to_tensor
-from export.distortions.resampling import smaller, there_and_back
+from export.distortions.resampling import resize_by, smaller, there_and_back
 
 
 def nearest_upscale(image: Tensor, factor: float, chance: Chance) -> Tensor:
@@ -54,8 +53,7 @@ def decimated_windowed(image: Tensor, factor: float, chance: Chance) -> Tensor:
     """Decimated without a filter, then enlarged by a windowed sinc: broken edges with rims."""
     height, width = image.shape[-2:]
     small = resize(image, *smaller(image, 1.25 * factor), mode="nearest")
-    large = to_picture(small.clamp(0, 1)).resize((width, height), Resampling.LANCZOS)
-    return to_tensor(large).to(image)
+    return resize_by(small, height, width, Resampling.LANCZOS)
 
 
 def interlaced(image: Tensor, factor: float, chance: Chance) -> Tensor:

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from export.distortions.chance import Chance
 from export.distortions.filters import convolve, from_ycc, gaussian_blur, resize, to_ycc
-from export.distortions.pictures import to_picture, to_tensor
-from export.distortions.resampling import smaller, there_and_back
+from export.distortions.resampling import resize_by, smaller, there_and_back
 
 _STRIP = 32
 """Rows of which all neighbourhoods are in memory at once."""
@@ -80,20 +79,17 @@ def windowed_upscale(image: Tensor, factor: float, chance: Chance) -> Tensor:
     """Shrunk and enlarged by an editor's windowed filters: Lanczos or Hamming."""
     height, width = image.shape[-2:]
     down, up = (chance.choice((Resampling.LANCZOS, Resampling.HAMMING)) for _ in range(2))
-    rows, columns = smaller(image, factor)
-    small = to_picture(image.clamp(0, 1)).resize((columns, rows), down)
-    return to_tensor(small.resize((width, height), up)).to(image)
+    return resize_by(resize_by(image, *smaller(image, factor), down), height, width, up)
 
 
 def rimmed_upscale(image: Tensor, factor: float, chance: Chance) -> Tensor:
-    """Shrunk by one filter and enlarged by another, which overshoots: soft, with faint rims."""
+    """Shrunk, and enlarged by a filter that overshoots: soft, with faint rims."""
     height, width = image.shape[-2:]
     down = chance.choice((Resampling.BILINEAR, Resampling.BICUBIC, Resampling.HAMMING))
-    rows, columns = smaller(image, factor)
-    small = to_picture(image.clamp(0, 1)).resize((columns, rows), down)
+    small = resize_by(image, *smaller(image, factor), down)
     if chance.random() < 0.5:
-        return resize(to_tensor(small).to(image), height, width, mode="bicubic")
-    return to_tensor(small.resize((width, height), Resampling.LANCZOS)).to(image)
+        return resize(small, height, width, mode="bicubic")
+    return resize_by(small, height, width, Resampling.LANCZOS)
 
 
 def uneven_upscale(image: Tensor, factor: float, chance: Chance) -> Tensor:

@@ -21,6 +21,7 @@ import torch.nn.functional as nn_f
 from PIL import Image
 from torch import Tensor
 
+from export.distortions.causes import CAUSES
 from export.distortions.chance import Chance
 from export.distortions.compose import Spoiled, Truth, spoil
 from export.distortions.masks import coverage
@@ -220,3 +221,16 @@ class Shard:
 def shard_folders(pool: Path) -> list[Path]:
     """The finished shards of a pool, oldest first."""
     return sorted(p for p in pool.iterdir() if p.is_dir() and p.suffix != ".partial")
+
+
+def require_split(pool: Path, held_out: bool) -> None:
+    """Raise ExportError where a pool has causes that are not of its side of the split."""
+    allowed = {cause.name for cause in CAUSES if cause.held_out == held_out}
+    for folder in shard_folders(pool):
+        spoiled = {truth.cause for r in Shard.open(folder).records for truth in r.truths}
+        if others := sorted(spoiled - allowed):
+            side = "held-out" if held_out else "trained"
+            raise ExportError(
+                f"{folder} has pictures spoiled by {', '.join(others)}, not among this version's "
+                f"{side} causes; give a new run folder"
+            )

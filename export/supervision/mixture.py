@@ -36,7 +36,9 @@ EVERYTHING: Final[Mixture] = {
     "single": 0.3,
     "brief": 0.15,
 }
-"""Every picture is described: three of the challenge's six scores are read from descriptions."""
+"""Every picture is described: three of the challenge's six scores are read from descriptions.
+
+What validation and a user's own ViDA-UGC files are asked."""
 
 JOINED: Final[Mixture] = {
     "score": 1,
@@ -49,7 +51,8 @@ JOINED: Final[Mixture] = {
     "single": 0.15,
     "brief": 0.075,
 }
-"""Half of that of each picture, and half as many pictures more: they teach more than questions."""
+"""About half of it, so that a step has more pictures (`stages.LANGUAGE`), which teach more; every
+score, and most descriptions."""
 
 
 def without_brief(mixture: Mixture) -> Mixture:

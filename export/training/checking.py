@@ -11,7 +11,7 @@ from torch import Tensor
 from export.supervision.labelled import Labelled
 from export.supervision.mixture import EVERYTHING
 from export.training.batches import Batches, normalise
-from export.training.evidence import CellScores, scores_of
+from export.training.evidence import CellAucs, scores_of
 from export.training.losses import Losses
 from export.training.packing import Packed, Packer
 from export.training.precision import autocast
@@ -45,12 +45,12 @@ def check(
 
     A box is found where the likeliest numbers, each after the right ones before it, overlap it by
     half; boxes that are only said again do not count. A stage that sees has `cells` besides: the
-    mean AUC of what its tower says of them (`evidence.CellScores`).
+    mean AUC of what its tower says of them (`evidence.CellAucs`).
     """
     generator = torch.Generator().manual_seed(11)
     totals = {"loss": 0.0, "token": 0.0, "choice": 0.0, "box": 0.0}
     tokens = choices = boxes = 0.0
-    cells = CellScores()
+    cells = CellAucs()
     letters = torch.tensor([packer.id_of(letter) for letter in "ABCD"])
     drawn = islice(Batches(pool, _PIXELS, seed=5), _BATCHES)
     for number, batch in enumerate(drawn):
@@ -58,7 +58,8 @@ def check(
         with autocast():
             sight = look(student, stage, batch, generator)
             logits = student(sight.features, packed).answers
-        cells.add(sight.evidence, batch)
+        if stage.sees:
+            cells.add(sight.evidence, batch)
         totals["loss"] += float(losses.answers(logits, packed)) / _BATCHES
         right = logits.argmax(-1) == packed.targets
         totals["token"] += float(right.sum())
@@ -75,7 +76,7 @@ def check(
     totals["choice"] /= choices
     totals["box"] /= max(1.0, boxes)
     if stage.sees:
-        totals["cells"] = cells.aucs()["mean"]
+        totals["cells"] = cells.by_name()["mean"]
     return {name: round(value, 4) for name, value in totals.items()}
 
 

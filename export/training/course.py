@@ -103,15 +103,24 @@ class Course:
         ramp = min(1.0, (self.step + 1) / 100, share / _WARMUP + 0.05)
         return peak * ramp * (_FLOOR + (1 - _FLOOR) * 0.5 * (1 + math.cos(math.pi * share)))
 
-    def advance(self, pictures: int, losses: Mapping[str, float], validate: Validate) -> None:
-        """Count one step of so many pictures; log, validate and save when it is time to."""
+    def tick(self) -> float:
+        """Count the time since the last step; returns the seconds in all, this process's.
+
+        A team goes by their mean (`team.average_gradients`), which every member puts into `seconds`
+        before it advances: all of them save, validate and stop at the same step.
+        """
         now = self._clock()
         self.seconds += now - self._at
         self._at = now
+        return self.seconds
+
+    def advance(self, pictures: int, losses: Mapping[str, float], validate: Validate) -> None:
+        """Count one step of so many pictures; log, validate and save when it is time to."""
         self.step += 1
         self.pictures += pictures
         self._average.update(self._model)
         self._losses.append(losses)
+        began = self._clock()
         saves = self.done or self.seconds - self._saved >= _SAVE_SECONDS
         since = self.seconds - self._checked
         checks = self.done or (saves and since >= self._check_cost / _CHECK_SHARE)
@@ -122,7 +131,7 @@ class Course:
             self._losses.clear()
         if checks:
             self._checked = self.seconds
-            self._check_cost = self._clock() - now
+            self._check_cost = self._clock() - began
         if saves:
             self._saved = self.seconds
             if self._leads:

@@ -165,7 +165,7 @@ def cell_auc(scores: Tensor, truth: Tensor) -> float:
     return above / (positives * negatives)
 
 
-class CellScores:
+class CellAucs:
     """How well evidence tells cells that show a distortion from others, over several batches."""
 
     def __init__(self) -> None:
@@ -178,12 +178,16 @@ class CellScores:
         self._scores.append(grades.flatten(0, 1))
         self._truths.append(batch.coverage.flatten(2).transpose(1, 2).flatten(0, 1) > 0.5)
 
-    def aucs(self) -> dict[str, float]:
-        """The AUC of each distortion that some cells show and some do not, and their `mean`."""
+    def by_name(self) -> dict[str, float]:
+        """The AUC of each distortion that some cells show and some do not, and their `mean`.
+
+        The mean is NaN where there is no such distortion.
+        """
         scores, truths = torch.cat(self._scores), torch.cat(self._truths)
         found = {
             name: round(cell_auc(scores[:, kind], truths[:, kind]), 3)
             for kind, name in enumerate(DISTORTIONS)
             if 0 < int(truths[:, kind].sum()) < len(truths)
         }
-        return found | {"mean": round(sum(found.values()) / max(1, len(found)), 3)}
+        mean = sum(found.values()) / len(found) if found else math.nan
+        return found | {"mean": round(mean, 3)}

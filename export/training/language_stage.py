@@ -48,7 +48,7 @@ _WEIGHTS: Final = {
 }
 _REAL_BATCH: Final = 2
 _TOWER_SHARE: Final = 0.15
-"""Of the rate: a step sees few pictures, and at half of it a tower forgets more than it learns."""
+"""Of the rate: a step sees few pictures, and they should not undo what the tower learnt alone."""
 _BYPASS_SHARE: Final = 0.1
 
 
@@ -184,7 +184,7 @@ def train_language(
         _weighted(parts).backward()
         if found:
             _weighted(lesson.of_real(*found.draw(course.step))).backward()
-        course.seconds = average_gradients(student, course.seconds)
+        course.seconds = average_gradients(student, course.tick())
         nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimiser.step(course.rate(peak))
         figures = {name: float(part.detach()) for name, part in parts.items()}

@@ -19,7 +19,14 @@ import torch
 from tokenizers import Tokenizer
 
 from export.pool.photos import clean_photos, list_photos, scored_photos
-from export.pool.shards import SHARD, Record, Shard, shard_folders, write_shard
+from export.pool.shards import (
+    SHARD,
+    Record,
+    Shard,
+    require_split,
+    shard_folders,
+    write_shard,
+)
 from export.recipe import WHOLE, Recipe
 from export.student.tokenizer import train_tokenizer
 from export.supervision.examples import examples_for, score_example
@@ -58,11 +65,15 @@ def _spoil_on(photos: Path, pool: Path, shards: int, recipe: Recipe) -> None:
 
 
 def make_checks(photos: Path, run: Path) -> dict[str, Path]:
-    """The validation pools of a run by name, made where they are missing."""
+    """The validation pools of a run by name, made where they are missing.
+
+    Raises ExportError where those that are there have causes of another split.
+    """
     clean = clean_photos(list_photos(photos), held_out=True)
     pools = {name: run / "checks" / name for name in CHECKS}
     for name, held_out_causes in CHECKS.items():
         pools[name].mkdir(parents=True, exist_ok=True)
+        require_split(pools[name], held_out_causes)
         have = {int(folder.name.split("_")[0]) for folder in shard_folders(pools[name])}
         for seed in range(_CHECK_SEED, _CHECK_SEED + _CHECK_SHARDS):
             if seed not in have:
@@ -105,16 +116,17 @@ def train(
     """Train a preset for so many minutes in all; returns the checkpoint's folder.
 
     `photos` is a folder with a SOURCES.tsv (see `export.pool.photos`); `pictures` how many are
-    spoiled for the pool; `processes` how many train together, a core each; `texts` are files whose
-    words the tokenizer should know besides our own. With a checkpoint folder as `start`, its
-    weights and tokenizer are trained further. `vida` is a folder of ViDA-UGC's training files
-    (`export.supervision.vida`), mixed in as photographs with human scores are. A `teacher` is a
-    checkpoint folder of one of our presets: the student takes its vocabulary and prompts, and
-    learns from it what its tower sees, what it says and where it looks (`teaching.py`).
-    `recipe` says which parts to leave out.
+    spoiled for the pool; `processes` how many train, a core each, shared between the first two
+    stages; `texts` are files whose words the tokenizer should know besides our own. With a
+    checkpoint folder as `start`, its weights and tokenizer are trained further. `vida` is a
+    folder of ViDA-UGC's training files (`export.supervision.vida`), mixed in as photographs with
+    human scores are. A `teacher` is a checkpoint folder of one of our presets: the student takes
+    its vocabulary and prompts, and learns from it what its tower sees, what it says and where it
+    looks (`teaching.py`). `recipe` says which parts to leave out.
     """
     pool = run / "pool"
     pool.mkdir(parents=True, exist_ok=True)
+    require_split(pool, held_out=False)
     model = start or teacher
     words = model / "prompts.json" if model else PROMPTS
     prompts = PromptSet.from_dict(json.loads(words.read_text()))

@@ -14,7 +14,7 @@ from export.training.batches import Batches
 from export.training.checking import agreement
 from export.training.course import GOING_ON, Clock, Course, put_into
 from export.training.evidence import (
-    CellScores,
+    CellAucs,
     evidence_head,
     evidence_loss,
     known_of,
@@ -75,12 +75,12 @@ class Witness(nn.Module):
 
 @torch.no_grad()
 def cell_scores(model: Witness, pool: Path, batches: int = 12) -> dict[str, float]:
-    """Per-cell AUC of each distortion, and their mean, over a fixed draw from a pool."""
-    scores = CellScores()
+    """Per-cell AUCs (`CellAucs`) over a fixed draw from a pool."""
+    found = CellAucs()
     with autocast():
         for batch in islice(Batches(pool, 1_500_000, seed=7), batches):
-            scores.add(model(batch.pixels), batch)
-    return scores.aucs()
+            found.add(model(batch.pixels), batch)
+    return found.by_name()
 
 
 def train_vision(
@@ -139,7 +139,7 @@ def train_vision(
                 evidence = model(pixels)
             figures["scores"] = score_loss(evidence, scores_of(asked))
             figures["scores"].backward()
-        course.seconds = average_gradients(model, course.seconds)
+        course.seconds = average_gradients(model, course.tick())
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step(course.rate(peak))
         losses = {name: float(figure.detach()) for name, figure in figures.items()}
