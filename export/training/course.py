@@ -120,7 +120,6 @@ class Course:
         self.pictures += pictures
         self._average.update(self._model)
         self._losses.append(losses)
-        began = self._clock()
         saves = self.done or self.seconds - self._saved >= _SAVE_SECONDS
         since = self.seconds - self._checked
         checks = self.done or (saves and since >= self._check_cost / _CHECK_SHARE)
@@ -131,7 +130,7 @@ class Course:
             self._losses.clear()
         if checks:
             self._checked = self.seconds
-            self._check_cost = self._clock() - began
+            self._check_cost = self._clock() - self._at
         if saves:
             self._saved = self.seconds
             if self._leads:
