@@ -116,13 +116,15 @@ def test_cropping_and_resampling(photo_folder: Path, tmp_path: Path) -> None:
     assert (plain.images != whole.images).any()
 
 
-def _checked_on(pool: Path, run: Path) -> None:
-    """Let a run validate on the one shard of a pool."""
-    for name in CHECKS:
+def _checked_on(photos: Path, run: Path) -> None:
+    """Let a run validate on one shard of trained causes, and on one of held-out ones."""
+    clean = clean_photos(list_photos(photos), held_out=False)
+    for name, held_out in CHECKS.items():
+        shard = write_shard(run / name, clean, photos, seed=2, held_out=held_out)
         folder = run / "checks" / name
         folder.mkdir(parents=True)
         for seed in range(900_000, 900_008):
-            (folder / f"{seed}_x").symlink_to(next(pool.iterdir()))
+            (folder / f"{seed}_x").symlink_to(shard)
 
 
 def test_the_worth_of_a_part_is_what_is_lost_without_it(
@@ -137,7 +139,7 @@ def test_the_worth_of_a_part_is_what_is_lost_without_it(
     model.mkdir()
     small_tokenizer.save(str(model / "tokenizer.json"))
     (model / "prompts.json").write_text(json.dumps(nano_prompts.to_dict()))
-    _checked_on(small_pool, run)
+    _checked_on(photo_folder, run)
     seen: list[tuple[int, int]] = []
 
     def advance(_: str, done: int, total: int) -> None:

@@ -231,6 +231,6 @@ def require_split(pool: Path, held_out: bool) -> None:
         if others := sorted(spoiled - allowed):
             side = "held-out" if held_out else "trained"
             raise ExportError(
-                f"{folder} has pictures spoiled by {', '.join(others)}, not among this version's "
-                f"{side} causes; give a new run folder"
+                f"{folder} has pictures spoiled by {others[0]}, not among this version's {side} "
+                "causes; give a new run folder"
             )
