@@ -13,19 +13,25 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Final
+from typing import Final
 
-import typer
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.spoiled_whole import WHOLE_CAUSES, by_every_cause, choose, open_small
+from benchmarks.spoiled_whole import (
+    WHOLE_CAUSES,
+    Out,
+    Photos,
+    Pictures,
+    Seed,
+    by_every_cause,
+    choose,
+    one_by_one,
+)
 from idetex_edge import Assessor
 from idetex_edge.cli.options import BundleName, open_assessor
 from idetex_edge.cli.script import run
-from idetex_edge.cli.stages import showing_stages
 from idetex_edge.engines import AUTO
 from idetex_edge.vocabulary import SEVERITIES
 
@@ -67,26 +73,22 @@ def mistaken_for(right: str, names: Names) -> str | None:
 
 
 def causes(
-    photos: Annotated[Path, typer.Option(help="Folder of photographs.")],
-    pictures: Annotated[int, typer.Option(min=1, help="How many of them to spoil.")] = 16,
+    photos: Photos,
+    pictures: Pictures = 16,
     bundle: BundleName = None,
-    seed: Annotated[int, typer.Option(min=0, help="Which ones.")] = 1,
-    out: Annotated[Path | None, typer.Option("--json", help="Write the figures here too.")] = None,
+    seed: Seed = 1,
+    out: Out = None,
 ) -> None:
     """Tell what each cause of every distortion is taken for."""
     chosen = choose(photos, pictures, seed)
     assessor = open_assessor(bundle, AUTO, None)
     said: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     untouched: list[str] = []
-    with showing_stages() as advance:
-        for done, path in enumerate(chosen):
-            advance("spoiling", done, len(chosen))
-            photograph = open_small(path)
-            untouched.append(name_of(assessor, photograph))
-            for cause, names in names_by_cause(assessor, photograph, seed + done).items():
-                for severity, name in names.items():
-                    said[cause][severity].append(name)
-        advance("spoiling", len(chosen), len(chosen))
+    for photograph, own_seed in one_by_one(chosen, seed):
+        untouched.append(name_of(assessor, photograph))
+        for cause, names in names_by_cause(assessor, photograph, own_seed).items():
+            for severity, name in names.items():
+                said[cause][severity].append(name)
     if out is not None:
         counted = {
             cause: {severity: dict(Counter(names)) for severity, names in by_severity.items()}

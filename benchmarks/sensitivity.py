@@ -12,20 +12,24 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from pathlib import Path
 from statistics import mean, median
-from typing import Annotated
 
-import typer
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.spoiled_whole import by_every_cause, choose, open_small
+from benchmarks.spoiled_whole import (
+    Out,
+    Photos,
+    Pictures,
+    Seed,
+    by_every_cause,
+    choose,
+    one_by_one,
+)
 from idetex_edge import Assessor
 from idetex_edge.cli.options import BundleName, open_assessor
 from idetex_edge.cli.script import run
-from idetex_edge.cli.stages import showing_stages
 from idetex_edge.engines import AUTO
 from idetex_edge.vocabulary import DISTORTIONS, SEVERITIES
 
@@ -50,22 +54,19 @@ def summarise(series: list[list[float]]) -> dict[str, float]:
 
 
 def sensitivity(
-    photos: Annotated[Path, typer.Option(help="Folder of photographs.")],
-    pictures: Annotated[int, typer.Option(min=1, help="How many of them to spoil.")] = 16,
+    photos: Photos,
+    pictures: Pictures = 16,
     bundle: BundleName = None,
-    seed: Annotated[int, typer.Option(min=0, help="Which ones.")] = 1,
-    out: Annotated[Path | None, typer.Option("--json", help="Write the figures here too.")] = None,
+    seed: Seed = 1,
+    out: Out = None,
 ) -> None:
     """Measure how the score falls as photographs are spoiled more and more."""
     chosen = choose(photos, pictures, seed)
     assessor = open_assessor(bundle, AUTO, None)
     series: dict[str, list[list[float]]] = defaultdict(list)
-    with showing_stages() as advance:
-        for done, path in enumerate(chosen):
-            advance("spoiling", done, len(chosen))
-            for distortion, found in falls(assessor, open_small(path), seed + done).items():
-                series[distortion] += found
-        advance("spoiling", len(chosen), len(chosen))
+    for photograph, own_seed in one_by_one(chosen, seed):
+        for distortion, found in falls(assessor, photograph, own_seed).items():
+            series[distortion] += found
     summaries = {d: summarise(series[d]) for d in DISTORTIONS if d in series}
     summaries["all"] = summarise([s for found in series.values() for s in found])
     if out is not None:

@@ -23,6 +23,8 @@ Without = Annotated[
     typer.Option("--without", help="A part of the recipe to leave out (export/recipe.py)."),
 ]
 
+Processes = Annotated[int, typer.Option(help="Processes to train with, a core each.", min=1)]
+
 # Commands import what they run inside themselves: torch alone takes seconds.
 
 
@@ -36,9 +38,7 @@ def train(
     minutes: Annotated[float, typer.Option(help="Time to train, all stages.", min=1)] = 120,
     preset: Annotated[str, typer.Option(help="Which model: nano or mini.")] = "nano",
     pictures: Annotated[int, typer.Option(help="Pictures to spoil for the pool.")] = 25_000,
-    processes: Annotated[
-        int, typer.Option(help="Processes to train with, a core each.", min=1)
-    ] = 2,
+    processes: Processes = 2,
     start: Annotated[
         Path | None, typer.Option(help="Checkpoint to train further, such as checkpoints/nano.")
     ] = None,
@@ -104,9 +104,7 @@ def distill(
     student: Annotated[str, typer.Option(help="Which model learns: nano or mini.")] = "nano",
     minutes: Annotated[float, typer.Option(help="Time to train, all stages.", min=1)] = 120,
     pictures: Annotated[int, typer.Option(help="Pictures to spoil for the pool.")] = 25_000,
-    processes: Annotated[
-        int, typer.Option(help="Processes to train with, a core each.", min=1)
-    ] = 2,
+    processes: Processes = 2,
     without: Without = None,
 ) -> None:
     """Train a model of our own from photographs and from a teacher of the same vocabulary."""

@@ -122,15 +122,15 @@ def test_a_second_member_of_the_towers_team_looks_at_other_pictures_and_writes_n
 ) -> None:
     seeds: list[int] = []
 
-    def noting(draws: Callable[..., Any], place: int) -> Callable[..., Any]:
+    def noting(draws: Callable[..., Any]) -> Callable[..., Any]:
         def draw(*args: object) -> object:
-            seeds.append(cast(int, args[place]))
+            seeds.append(cast(int, args[2]))
             return draws(*args)
 
         return draw
 
-    monkeypatch.setattr(vision_stage, "Batches", noting(vision_stage.Batches, 2))
-    monkeypatch.setattr(vision_stage, "RealBatches", noting(vision_stage.RealBatches, 2))
+    monkeypatch.setattr(vision_stage, "Batches", noting(vision_stage.Batches))
+    monkeypatch.setattr(vision_stage, "RealBatches", noting(vision_stage.RealBatches))
     for member in range(2):
         monkeypatch.setattr(vision_stage, "rank", lambda member=member: member)
         train_vision("nano", trained.material, tmp_path / str(member), _MOMENT)
@@ -338,7 +338,7 @@ def test_a_team_stops_at_one_step_though_its_clocks_differ(tmp_path: Path) -> No
     for member in members:
         member.begin(lambda: None)
     stops: list[tuple[bool, bool]] = []
-    while not any(stops[-1] if stops else (False,)):
+    while not any(member.done for member in members):
         times = [times[0] + 9.9, times[1] + 10.3]
         mean = sum(member.tick() for member in members) / 2
         for member in members:

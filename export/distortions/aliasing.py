@@ -88,28 +88,22 @@ def decimated_one_way(image: Tensor, factor: float, chance: Chance) -> Tensor:
 
 def turned_pixels(image: Tensor, factor: float, chance: Chance) -> Tensor:
     """Large pixels on a grid that is turned, as a picture turned after it was enlarged has them."""
-    height, width = image.shape[-2:]
     angle = chance.uniform(0.2, 0.6) * chance.choice((-1, 1))
     cos, sin = math.cos(angle), math.sin(angle)
-    axes = (torch.arange(height, device=image.device), torch.arange(width, device=image.device))
-    y, x = torch.meshgrid(*axes, indexing="ij")
+    y, x = _places(image)
     across, down = x * cos + y * sin, y * cos - x * sin
     across, down = (((side / factor).floor() + 0.5) * factor for side in (across, down))
-    rows = (across * sin + down * cos).round().long().clamp(0, height - 1)
-    columns = (across * cos - down * sin).round().long().clamp(0, width - 1)
-    return image[:, rows, columns]
+    rows, columns = across * sin + down * cos, across * cos - down * sin
+    return _fetched(image, rows.round().long(), columns.round().long())
 
 
 def shaken_pixels(image: Tensor, factor: float, chance: Chance) -> Tensor:
     """Every pixel fetched from a place beside it, as frosted effects and bad warps do."""
-    height, width = image.shape[-2:]
     reach = 0.55 * factor
-    axes = (torch.arange(height, device=image.device), torch.arange(width, device=image.device))
-    y, x = torch.meshgrid(*axes, indexing="ij")
-    shift = (chance.uniform_tensor((2, height, width), image) - 0.5) * 2 * reach
-    rows = (y + shift[0].round().long()).clamp(0, height - 1)
-    columns = (x + shift[1].round().long()).clamp(0, width - 1)
-    return image[:, rows, columns]
+    y, x = _places(image)
+    shift = (chance.uniform_tensor((2, *y.shape), image) - 0.5) * 2 * reach
+    down, across = shift.round().long()
+    return _fetched(image, y + down, x + across)
 
 
 def hard_edges(image: Tensor, factor: float, chance: Chance) -> Tensor:
@@ -122,3 +116,17 @@ def hard_edges(image: Tensor, factor: float, chance: Chance) -> Tensor:
     cut = (smooth * steps).round() / steps
     share = chance.uniform(0.3, 0.6)
     return share * stairs + (1 - share) * cut
+
+
+def _places(image: Tensor) -> tuple[Tensor, Tensor]:
+    """The row and the column [H, W] of every pixel."""
+    height, width = image.shape[-2:]
+    axes = (torch.arange(height, device=image.device), torch.arange(width, device=image.device))
+    y, x = torch.meshgrid(*axes, indexing="ij")
+    return y, x
+
+
+def _fetched(image: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """The pixels at rows and columns [H, W]; the nearest one for places outside."""
+    height, width = image.shape[-2:]
+    return image[:, rows.clamp(0, height - 1), columns.clamp(0, width - 1)]

@@ -12,11 +12,8 @@ from tempfile import TemporaryDirectory
 import torch
 import torch.distributed as dist
 from torch import nn
-from typing_extensions import TypeVarTuple, Unpack
 
 from export.training.pointwise import fuse
-
-_Args = TypeVarTuple("_Args")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +23,6 @@ class Team:
     size: int
     work: Callable[..., None]
     args: tuple[object, ...]
-
-
-def train_together(size: int, work: Callable[[Unpack[_Args]], None], *args: Unpack[_Args]) -> None:
-    """Run `work(*args)` in `size` processes at once; fails when one of them does."""
-    train_apart(Team(size, work, args))
 
 
 def train_apart(*teams: Team) -> None:

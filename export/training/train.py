@@ -19,14 +19,7 @@ import torch
 from tokenizers import Tokenizer
 
 from export.pool.photos import clean_photos, list_photos, scored_photos
-from export.pool.shards import (
-    SHARD,
-    Record,
-    Shard,
-    require_split,
-    shard_folders,
-    write_shard,
-)
+from export.pool.shards import SHARD, Record, Shard, require_split, shard_folders, write_shard
 from export.recipe import WHOLE, Recipe
 from export.student.tokenizer import train_tokenizer
 from export.supervision.examples import examples_for, score_example
@@ -35,7 +28,7 @@ from export.supervision.vida import read_vida
 from export.training.checkpoint import write_checkpoint
 from export.training.language_stage import train_language
 from export.training.stages import LANGUAGE, READING, Material
-from export.training.team import Team, train_apart, train_together
+from export.training.team import Team, train_apart
 from export.training.unfolding import start_of
 from export.training.vision_stage import train_vision
 from export.training.watching import watching
@@ -155,7 +148,7 @@ def train(
             Team(max(1, processes // 2), train_language, (READING, *common, *begins)),
         )
         joined = (*common, minutes - apart, None, teacher, recipe)
-        train_together(processes, train_language, LANGUAGE, *joined)
+        train_apart(Team(processes, train_language, (LANGUAGE, *joined)))
     spoiler.terminate()
     output = run / "checkpoint"
     write_checkpoint(preset, tokenizer, prompts, run / "model.pt", output)
