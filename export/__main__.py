@@ -25,6 +25,10 @@ Without = Annotated[
 
 Processes = Annotated[int, typer.Option(help="Processes to train with, a core each.", min=1)]
 
+Vida = Annotated[
+    Path | None, typer.Option(help="Folder of ViDA-UGC's training files, to learn from too.")
+]
+
 # Commands import what they run inside themselves: torch alone takes seconds.
 
 
@@ -42,9 +46,7 @@ def train(
     start: Annotated[
         Path | None, typer.Option(help="Checkpoint to train further, such as checkpoints/nano.")
     ] = None,
-    vida: Annotated[
-        Path | None, typer.Option(help="Folder of ViDA-UGC's training files, to learn from too.")
-    ] = None,
+    vida: Vida = None,
     texts: Annotated[
         list[Path] | None, typer.Option(help="More text for the tokenizer to learn words from.")
     ] = None,
@@ -78,6 +80,7 @@ def ablate(
         Path | None,
         typer.Option(help="Checkpoint of one of our presets that teaches."),
     ] = None,
+    vida: Vida = None,
     model: Annotated[
         Path, typer.Option(help="Checkpoint folder of ours: its tokenizer and prompts are used.")
     ] = Path("checkpoints/nano"),
@@ -91,7 +94,7 @@ def ablate(
     from idetex_edge.cli.stages import showing_stages
 
     with showing_stages() as advance:
-        common = (photos, pool, run, minutes, part or (), trained, teacher, processes)
+        common = (photos, pool, run, minutes, part or (), trained, teacher, vida, processes)
         found = ablate(stage, preset, model, *common, advance)
     typer.echo(markdown(found))
 

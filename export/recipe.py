@@ -26,6 +26,7 @@ PARTS: Final[Mapping[str, str]] = {
     "pointing": "cells learn where they lie, and coordinates to look along the edges they tell",
     "doubt": "evidence that is told has the errors that a tower would make",
     "photographs": "photographs that people scored are learnt from beside the spoiled ones",
+    "labels": "a user's own labelled pictures are learnt from, too; the tower learns their boxes",
     "evidence": "the tower tells each cell's distortions and score while the whole model learns",
     "teaching": "where there is a teacher, its logits, attention and features are learnt from, too",
 }

@@ -7,6 +7,8 @@ import skimage.data
 import torch
 from tokenizers import Tokenizer
 
+from export.distortions.compose import Truth
+from export.distortions.masks import coverage
 from export.supervision.example import Example
 from export.supervision.examples import score_example
 from export.supervision.levels import pseudo_mos
@@ -16,9 +18,11 @@ from export.training.evidence import (
     EVIDENCE,
     GRADES,
     CellAucs,
+    box_maps,
     cell_auc,
     evidence_loss,
     known_of,
+    known_of_labelled,
     looks_of,
     score_loss,
     score_told,
@@ -91,6 +95,44 @@ def test_a_picture_without_a_score_teaches_none() -> None:
     assert not evidence.grad[0].any()
     assert evidence.grad[1, :, -1].all()
     assert not score_loss(evidence.detach(), scores[:1].expand(2))
+
+
+def test_cells_of_boxes_are_those_of_masks() -> None:
+    truths = [
+        Truth("Noise", "severe", (100, 0, 480, 550), 0.2, "as found"),
+        Truth("Noise", "minor", (300, 200, 1000, 1000), 0.5, "as found"),
+        Truth("Motion blur", "moderate", (0, 0, 1000, 1000), 1.0, "as found"),
+    ]
+    shares, severity = box_maps(truths, 5, 8)
+    masks = torch.zeros(3, 1000, 1000)
+    for mask, truth in zip(masks, truths, strict=True):
+        x1, y1, x2, y2 = truth.box
+        mask[y1:y2, x1:x2] = 1
+    severe, minor, whole = (coverage(mask, 5, 8) for mask in masks)
+    noise, blur = DISTORTIONS.index("Noise"), DISTORTIONS.index("Motion blur")
+    assert torch.allclose(shares[noise], torch.maximum(severe, minor), atol=1e-5)
+    assert torch.allclose(shares[blur], whole)
+    assert torch.equal(severity[noise], torch.where(severe > 0, 3.0, (minor > 0).float()))
+    assert severity[blur].eq(2).all()
+    assert shares.sum() == pytest.approx(float(shares[[noise, blur]].sum()))
+
+
+def test_a_picture_of_which_nobody_said_what_is_wrong_teaches_its_score_alone() -> None:
+    pixels = torch.rand(2, 3, 56, 84, generator=torch.Generator().manual_seed(1))
+    noise = Truth("Noise", "minor", (0, 0, 500, 1000), 0.5, "as found")
+    known = known_of_labelled(pixels, [None, [noise]], [[score_example(4.0)], []])
+    evidence = torch.zeros(2, 6, EVIDENCE, requires_grad=True)
+    evidence_loss(evidence, known).backward()
+    assert evidence.grad is not None
+    unlabelled, labelled = evidence.grad
+    assert not unlabelled[:, :-1].any()
+    assert unlabelled[:, -1].all()
+    assert labelled[:, :GRADES].any(0).all()
+    assert not labelled[:, -1].any()
+    alone = known_of_labelled(pixels[1:], [[noise]], [[]])
+    loss = evidence_loss(torch.zeros(1, 6, EVIDENCE), alone)
+    cells = evidence_loss(evidence, known) - score_loss(evidence, known.scores)
+    assert float(loss) == pytest.approx(2 * cells.item())
 
 
 def test_looks_are_the_means_of_cells() -> None:

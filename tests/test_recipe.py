@@ -157,14 +157,14 @@ def test_the_worth_of_a_part_is_what_is_lost_without_it(
     monkeypatch.setattr(ablation, "train_apart", train_here)
     monkeypatch.setattr(checking, "_BATCHES", 2)
     common = ("reading", "nano", model, photo_folder, small_pool, run, 1e-4, ["doubt"])
-    found = ablate(*common, True, None, 1, advance)
+    found = ablate(*common, True, None, None, 1, advance)
     assert seen == [(0, 2), (1, 2), (2, 2)]
     table = json.loads((run / "ablation.json").read_text())
     assert (table["variants"], table["trained"]) == (found, True)
     with pytest.raises(
         ExportError, match="has variants with trained True, not False; give a new run"
     ):
-        ablate(*common, False, None, 1, advance)
+        ablate(*common, False, None, None, 1, advance)
     assert set(found) == {"whole", "doubt"}
     header, rule, whole, without = markdown(found).splitlines()
     assert "seen choice" in header
@@ -195,17 +195,19 @@ def test_variants_of_a_trained_model_begin_with_its_weights(
 def test_what_cannot_be_left_out_of_a_stage(tmp_path: Path) -> None:
     where = ("nano", tmp_path, tmp_path, tmp_path, tmp_path, 1.0, ["evidence"])
     with pytest.raises(ExportError, match="give --trained"):
-        ablate("language", *where, False, None, 2, quiet)
+        ablate("language", *where, False, None, None, 2, quiet)
     assert "doubt" in parts_of("reading")
     assert "photographs" in parts_of("language")
     assert "teaching" not in parts_of("language")
-    assert "teaching" in parts_of("reading", taught=True)
-    assert "teaching" in parts_of("language", taught=True)
+    assert "labels" not in parts_of("vision")
+    assert "teaching" in parts_of("reading", given=["teaching"])
+    assert {"labels", "teaching"} <= set(parts_of("language", given=["labels", "teaching"]))
     for stage, part, says in (
         ("reading", "photographs", "belongs to vision and language"),
         ("reading", "cropping", "makes the pool"),
         ("reading", "x", "no part 'x'"),
         ("language", "teaching", "give --teacher"),
+        ("vision", "labels", "give --vida"),
         ("dreaming", "doubt", "unknown stage"),
     ):
         with pytest.raises(ExportError, match=says):

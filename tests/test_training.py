@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from export.distortions.compose import Truth
 from export.pool.photos import list_photos
 from export.pool.shards import write_shard
 from export.recipe import recipe_without
@@ -23,7 +24,7 @@ from export.training.averaging import Average
 from export.training.checking import Judge, agreement
 from export.training.checkpoint import write_checkpoint
 from export.training.course import Course
-from export.training.evidence import score_loss, scores_of
+from export.training.evidence import Known, evidence_loss, scores_of
 from export.training.language_stage import train_language
 from export.training.losses import Losses
 from export.training.optimiser import Optimiser
@@ -34,6 +35,7 @@ from export.training.unfolding import write_start
 from export.training.vision_stage import train_vision
 from idetex_edge.errors import ExportError
 from idetex_edge.prompts import PromptSet
+from idetex_edge.vocabulary import DISTORTIONS, SEVERITIES
 
 
 def test_average_follows_the_weights() -> None:
@@ -134,7 +136,7 @@ def test_a_second_member_of_the_towers_team_looks_at_other_pictures_and_writes_n
     for member in range(2):
         monkeypatch.setattr(vision_stage, "rank", lambda member=member: member)
         train_vision("nano", trained.material, tmp_path / str(member), _MOMENT)
-    assert seeds == [0, 0, 1, 1]
+    assert seeds == [0, 0, 0, 1, 1, 1]
     assert list((tmp_path / "1").iterdir()) == []
     assert (tmp_path / "0" / "vision.pt").exists()
 
@@ -201,14 +203,39 @@ def test_scores_of_photographs_reach_the_evidence(
         (tmp_path / name).symlink_to(trained.run / name)
     heard: list[float] = []
 
-    def listen(evidence: Tensor, scores: Tensor) -> Tensor:
-        heard.extend(scores.tolist())
-        return score_loss(evidence, scores)
+    def listen(evidence: Tensor, known: Known) -> Tensor:
+        if known.grades.isnan().all():
+            heard.extend(known.scores.tolist())
+        return evidence_loss(evidence, known)
 
-    monkeypatch.setattr("export.training.language_stage.score_loss", listen)
+    monkeypatch.setattr("export.training.language_stage.evidence_loss", listen)
     train_language(LANGUAGE, "nano", trained.material, tmp_path, _MOMENT)
-    assert len(heard) == 2
+    assert heard
     assert {round(score) for score in heard} <= {3, 4}
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_labelled_boxes_teach_the_tower(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (picture, *_) = trained.material.scored
+    truth = Truth("Noise", "severe", (0, 0, 500, 1000), 0.5, "as found")
+    material = replace(trained.material, labelled=[replace(picture, truths=(truth,))])
+    noise = DISTORTIONS.index("Noise") * len(SEVERITIES)
+    halves: list[bool] = []
+
+    def learn(evidence: Tensor, known: Known) -> Tensor:
+        severe = known.grades[..., noise + 2].mean(1)
+        halves.append(len(severe) == 1 and float(severe) == pytest.approx(0.5))
+        return evidence_loss(evidence, known)
+
+    monkeypatch.setattr(vision_stage, "evidence_loss", learn)
+    monkeypatch.setattr(vision_stage, "_PIXELS", 100_000)
+    for without in ([], ["labels"]):
+        ticks = count(step=1.0)
+        recipe, run = recipe_without(without), tmp_path / "".join(("run", *without))
+        train_vision("nano", material, run, 4 / 60, recipe=recipe, clock=ticks.__next__)
+    assert halves == [False, True, False, True, False, False, False, False]
 
 
 def test_a_run_makes_a_loadable_checkpoint(trained: Trained) -> None:

@@ -2,26 +2,29 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import skimage.data
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from export.distortions.compose import Truth
 from export.student.architecture import IMAGE_MEAN, IMAGE_STD
 from export.supervision.example import Example
 from export.supervision.examples import score_example
 from export.supervision.label import label
 from export.supervision.labelled import Labelled, mirrored
 from export.supervision.vida import read_vida
-from export.training.real import RealBatches, asked_for_scores, size_as_seen
+from export.training.real import RealBatches, placed, scored, size_as_seen
 from idetex_edge import Assessor
 from idetex_edge.errors import ExportError, OutputError
 from idetex_edge.parsing import parse_grounding
 from idetex_edge.preprocess import Preprocessor
-from idetex_edge.vocabulary import box_text
+from idetex_edge.vocabulary import DISTORTIONS, SEVERITIES, box_text
 
 _REGION = "What distortion affects this region <|box_start|>(1,2),(300,400)<|box_end|>?"
 _GROUNDING = (
@@ -89,7 +92,7 @@ def test_conversations_become_examples(folder: Path) -> None:
 
 
 def test_metadata_becomes_questions_with_known_answers(folder: Path) -> None:
-    record = {
+    record: dict[str, Any] = {
         "image": "cup.png",
         "level": "Fair",
         "distortions": [
@@ -111,6 +114,13 @@ def test_metadata_becomes_questions_with_known_answers(folder: Path) -> None:
     assert found.box_1000 == (0, 0, 500, 1000)
     assert {"score", "choice", "region"} <= {e.task for e in cup.examples}
     assert "description" not in {e.task for e in cup.examples}
+    assert cup.truths == (Truth("Motion blur", "severe", (0, 0, 500, 1000), 0.5, "as found"),)
+    (cat,) = [picture for picture in read.pictures if picture.path.name == "cat.png"]
+    assert cat.truths is None
+    del record["distortions"][0]["coordinates"]
+    (folder / "train_metadata.json").write_text(json.dumps([record]))
+    (cup,) = [picture for picture in read_vida(folder).pictures if picture.path.name == "cup.png"]
+    assert cup.truths is None
 
 
 @pytest.mark.parametrize(
@@ -154,26 +164,51 @@ def test_boxes_move_with_the_picture(edges: tuple[int, int, int, int]) -> None:
 def test_of_pictures_with_a_score_that_alone_is_asked(folder: Path) -> None:
     path, region, score = folder / "images" / "cat.png", Example("region", "left"), score_example(2)
     pictures = [Labelled(path, (region, score)), Labelled(path, (region,))]
-    assert asked_for_scores(pictures) == [Labelled(path, (score,))]
+    assert scored(pictures) == [Labelled(path, (score,))]
 
 
 def test_batches_show_pictures_as_the_model_sees_them(folder: Path) -> None:
     path = folder / "images" / "cat.png"
     picture = Labelled(path, tuple(Example("region", f"left {n}") for n in range(5)))
-    batches = RealBatches([picture] * 2, 2, seed=1, questions=3)
+    batches = RealBatches([picture] * 3, 2 * 448 * 308, seed=1, questions=3)
     assert batches
-    assert not RealBatches([picture], 2, seed=1)
+    assert not RealBatches([], 1_000_000, seed=1)
     processor = Preprocessor(14, 2, 2, 4 * 28 * 28, 640 * 28 * 28, IMAGE_MEAN, IMAGE_STD)
     with Image.open(path) as opened:
         theirs = processor.patchify(opened.convert("RGB"))
     assert size_as_seen(451, 300) == (theirs.grid[1] * 14, theirs.grid[0] * 14)
     sides: set[str] = set()
     for number in range(6):
-        pixels, asked = batches.draw(number)
-        assert pixels.mean() == pytest.approx(float(theirs.patches.mean()), abs=1e-3)
-        assert [len(examples) for examples in asked] == [3, 3]
-        sides |= {e.answer.split()[0] for examples in asked for e in examples}
+        drawn = batches.draw(number)
+        assert drawn.pixels.mean() == pytest.approx(float(theirs.patches.mean()), abs=1e-3)
+        assert [len(examples) for examples in drawn.examples] == [3, 3]
+        sides |= {e.answer.split()[0] for examples in drawn.examples for e in examples}
     assert sides == {"left", "right"}
+    small = RealBatches([picture], 1, seed=1)
+    assert small.draw(0).pixels.shape == (1, 3, 308, 448)
+
+
+def test_boxes_of_a_picture_mirror_with_it(folder: Path) -> None:
+    path = folder / "images" / "cat.png"
+    left = Truth("Noise", "moderate", (0, 0, 250, 1000), 0.25, "as found")
+    pictures = [Labelled(path, (score_example(2.0),), (left,)), Labelled(path, ())]
+    assert placed(pictures) == pictures[:1]
+    batches = RealBatches(pictures, 1, seed=1)
+    noise = DISTORTIONS.index("Noise") * len(SEVERITIES)
+    seen: set[tuple[bool, ...]] = set()
+    for number in range(12):
+        known = batches.draw(number).known
+        assert known.scores.isnan().all() == known.grades.isnan().all()
+        cells = known.grades[0].view(11, 16, -1)
+        assert cells[..., :noise].nan_to_num().sum() == 0
+        minor, moderate, severe = cells[..., noise : noise + 3].unbind(-1)
+        assert torch.equal(minor.nan_to_num(), moderate.nan_to_num())
+        assert severe.nan_to_num().sum() == 0
+        if not known.scores.isnan():
+            assert minor.sum() == 11 * 4
+            seen.add(tuple((minor[0] == 1).tolist()))
+    sides = [True] * 4 + [False] * 12
+    assert seen == {tuple(sides), tuple(reversed(sides))}
 
 
 def _silent(stage: str, done: int, total: int) -> None:

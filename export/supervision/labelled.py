@@ -8,6 +8,7 @@ from typing import Final
 
 from PIL import Image
 
+from export.distortions.compose import Truth
 from export.supervision.example import Example
 from idetex_edge.vocabulary import BOX_SCALE
 
@@ -23,10 +24,14 @@ _SIDE: Final = re.compile(rf"\b({'|'.join(_SIDES)})\b")
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """A picture on disk and questions about it with their answers."""
+    """A picture on disk and questions about it with their answers.
+
+    truths: all that is wrong with it and where, None where nobody said.
+    """
 
     path: Path
     examples: tuple[Example, ...]
+    truths: tuple[Truth, ...] | None = None
 
     @property
     def size(self) -> tuple[int, int]:

@@ -113,9 +113,10 @@ class Vida:
 def read_vida(folder: Path, seed: int = 0) -> Vida:
     """Read a ViDA-UGC training folder (see this module's docstring).
 
-    Questions are drawn from the metadata's boxes as for our own pictures, by `seed`;
-    conversations are taken as they stand, where their wording is one of those that our models
-    are asked in. Raises ExportError when neither file is there or one cannot be read.
+    Questions are drawn from the metadata's boxes as for our own pictures, by `seed`, and the boxes
+    are kept as truths of their picture, but where one of its distortions has none; conversations
+    are taken as they stand, where their wording is one of those that our models are asked in.
+    Raises ExportError when neither file is there or one cannot be read.
     """
     metadata = folder / METADATA
     talks = sorted(folder.rglob(CONVERSATIONS))
@@ -124,10 +125,15 @@ def read_vida(folder: Path, seed: int = 0) -> Vida:
             f"{folder} has neither {METADATA} nor {CONVERSATIONS}; give ViDA's folder"
         )
     examples: dict[str, list[Example]] = defaultdict(list)
+    truths: dict[str, tuple[Truth, ...]] = {}
     passed_over: dict[str, int] = defaultdict(int)
     random = Random(seed)
     for record in _records(metadata) if metadata.is_file() else []:
-        examples[_image_of(record, metadata)] += _from_metadata(record, metadata, random)
+        image = _image_of(record, metadata)
+        known, placed, level = _from_metadata(record, metadata)
+        examples[image] += examples_about(known, level, None, random, EVERYTHING)
+        if placed:
+            truths[image] = known
     for path in talks:
         for record in _records(path):
             image = _image_of(record, path)
@@ -141,7 +147,7 @@ def read_vida(folder: Path, seed: int = 0) -> Vida:
     for image, found in examples.items():
         path = folder / IMAGES / image
         if path.is_file():
-            pictures.append(Labelled(path, tuple(found)))
+            pictures.append(Labelled(path, tuple(found), truths.get(image)))
         else:
             passed_over["about a picture that is not there"] += len(found)
     if not pictures:
@@ -168,22 +174,26 @@ def _image_of(record: Mapping[str, Any], path: Path) -> str:
     return PurePosixPath(image).name
 
 
-def _from_metadata(record: Mapping[str, Any], path: Path, random: Random) -> list[Example]:
+def _from_metadata(
+    record: Mapping[str, Any], path: Path
+) -> tuple[tuple[Truth, ...], bool, float | None]:
+    """A picture's distortions of the ten, whether all of them have a place, and its score."""
+    names = {name.lower(): name for name in DISTORTIONS}
     try:
-        truths = [truth for label in record["distortions"] if (truth := _truth(label))]
+        named = [
+            (kind, label)
+            for label in record["distortions"]
+            if (kind := names.get(str(label["distortion"]).lower().replace("_", " ")))
+        ]
+        truths = tuple(_truth(kind, label) for kind, label in named if label.get("coordinates"))
         level = str(record["level"]).lower() if "level" in record else None
         mos = 1.0 + LEVELS.index(level) if level else None
     except (KeyError, TypeError, ValueError) as error:
         raise ExportError(f"cannot use a record of {path} ({error}): {str(record)[:80]}") from None
-    return examples_about(truths, mos, None, random, EVERYTHING)
+    return truths, len(truths) == len(named), mos
 
 
-def _truth(label: Mapping[str, Any]) -> Truth | None:
-    """A labelled distortion; None where it is none of the ten or has no place."""
-    names = {name.lower(): name for name in DISTORTIONS}
-    kind = names.get(str(label["distortion"]).lower().replace("_", " "))
-    if kind is None or not label.get("coordinates"):
-        return None
+def _truth(kind: str, label: Mapping[str, Any]) -> Truth:
     severity = str(label.get("severity", "moderate")).lower().replace("slight", "minor")
     x1, y1, x2, y2 = (min(BOX_SCALE, max(0, round(edge))) for edge in label["coordinates"])
     box = (x1, y1, x2, y2)

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Final
 from tokenizers import Tokenizer
 
 from export.recipe import POOL_PARTS, recipe_without
+from export.supervision.vida import read_vida
 from export.training.language_stage import train_language
 from export.training.stages import LANGUAGE, READING, Material
 from export.training.team import Team, train_apart
@@ -24,9 +25,9 @@ from idetex_edge.vocabulary import DISTORTIONS
 
 _COMMON: Final = ("mirroring", "redrawing", "rephrasing", "shortening", "mixing", "pointing")
 PARTS_OF: Final[Mapping[str, Sequence[str]]] = {
-    "vision": ("mirroring", "photographs", "teaching"),
+    "vision": ("mirroring", "photographs", "labels", "teaching"),
     "reading": (*_COMMON, "doubt", "teaching"),
-    "language": (*_COMMON, "photographs", "evidence", "teaching"),
+    "language": (*_COMMON, "photographs", "labels", "evidence", "teaching"),
 }
 """The parts that each stage has, but for those that make the pool."""
 
@@ -40,10 +41,17 @@ Checked = Mapping[str, Mapping[str, float]]
 """A validation: figures by pool and name."""
 
 
-def parts_of(stage: str, chosen: Sequence[str] = (), taught: bool = False) -> list[str]:
+_NEEDED: Final = {
+    "teaching": "a teacher; give --teacher CHECKPOINT",
+    "labels": "labels; give --vida FOLDER",
+}
+"""What parts need that is not there by itself."""
+
+
+def parts_of(stage: str, chosen: Sequence[str] = (), given: Collection[str] = ()) -> list[str]:
     """The parts that a stage has, or those chosen of them; raises ExportError for others.
 
-    `taught`: whether there is a teacher.
+    `given`: those of `_NEEDED` for which there is what they need.
     """
     if stage not in PARTS_OF:
         raise ExportError(f"unknown stage {stage!r}; it is one of {', '.join(PARTS_OF)}")
@@ -54,11 +62,10 @@ def parts_of(stage: str, chosen: Sequence[str] = (), taught: bool = False) -> li
         if part not in PARTS_OF[stage]:
             having = " and ".join(name for name, parts in PARTS_OF.items() if part in parts)
             raise ExportError(f"the {stage} stage has no part {part!r}; it belongs to {having}")
-    if "teaching" in chosen and not taught:
-        raise ExportError("what teaching is worth needs a teacher; give --teacher CHECKPOINT")
-    return list(dict.fromkeys(chosen)) or [
-        part for part in PARTS_OF[stage] if taught or part != "teaching"
-    ]
+    missing = _NEEDED.keys() - set(given)
+    for part in sorted(missing & set(chosen)):
+        raise ExportError(f"what {part} is worth needs {_NEEDED[part]}")
+    return list(dict.fromkeys(chosen)) or [p for p in PARTS_OF[stage] if p not in missing]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +114,7 @@ def ablate(
     parts: Sequence[str],
     trained: bool,
     teacher: Path | None,
+    vida: Path | None,
     processes: int,
     advance: Callable[[str, int, int], None],
 ) -> dict[str, Checked]:
@@ -114,12 +122,14 @@ def ablate(
 
     `model` is a checkpoint folder whose tokenizer and prompts are used, and, where `trained`, its
     weights to begin with; `photos` a folder with a SOURCES.tsv, `pool` the spoiled pictures to
-    learn from; for the rest see `Setting`. So many `processes` train a variant each, side by side.
-    Returns each variant's last validation, and writes them to `run`/ablation.json after every
-    variant; one that is done is not trained again. Raises ExportError for unknown names, and where
-    `run` has variants of something else.
+    learn from, `vida` a folder of labelled ones (`export.supervision.vida`); for the rest see
+    `Setting`. So many `processes` train a variant each, side by side. Returns each variant's last
+    validation, and writes them to `run`/ablation.json after every variant; one that is done is not
+    trained again. Raises ExportError for unknown names, and where `run` has variants of something
+    else.
     """
-    variants = (WHOLE_NAME, *parts_of(stage, parts, taught=teacher is not None))
+    given = [p for p, needed in (("teaching", teacher), ("labels", vida)) if needed]
+    variants = (WHOLE_NAME, *parts_of(stage, parts, given))
     if stage == "language" and not trained:
         raise ExportError("the language stage joins what has learnt already; give --trained")
     _require_same(
@@ -131,13 +141,16 @@ def ablate(
             "pool": str(pool.resolve()),
             "trained": trained,
             "teacher": str(teacher.resolve()) if teacher else None,
+            "vida": str(vida.resolve()) if vida else None,
         },
     )
     advance("variants trained", 0, len(variants))
     tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
     prompts = PromptSet.from_dict(json.loads((model / "prompts.json").read_text()))
     real, scored = (scored_examples(photos, held_out) for held_out in (False, True))
-    material = Material(tokenizer, prompts, pool, real, make_checks(photos, run), scored)
+    labelled = read_vida(vida).pictures if vida else ()
+    checks = make_checks(photos, run)
+    material = Material(tokenizer, prompts, pool, real, checks, scored, labelled)
     start = start_of(run, preset, tokenizer, model, pool) if trained else None
     setting = Setting(stage, preset, material, minutes, start, teacher)
     found: dict[str, Checked] = {}
@@ -167,9 +180,9 @@ def _require_same(run: Path, given: Mapping[str, object]) -> None:
         file.write_text(json.dumps(given, indent=1) + "\n")
     before: dict[str, object] = json.loads(file.read_text())
     for name, fact in given.items():
-        if before[name] != fact:
+        if (was := before.get(name)) != fact:
             raise ExportError(
-                f"{run} has variants with {name} {before[name]}, not {fact}; give a new run folder"
+                f"{run} has variants with {name} {was}, not {fact}; give a new run folder"
             )
 
 

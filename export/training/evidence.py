@@ -16,13 +16,14 @@ import torch
 import torch.nn.functional as nn_f
 from torch import Tensor, nn
 
+from export.distortions.compose import Truth
 from export.distortions.filters import to_ycc
 from export.pool.shards import CELL
 from export.student.architecture import IMAGE_MEAN, IMAGE_STD
 from export.supervision.example import Example
 from export.supervision.levels import mos_of, pseudo_mos
 from export.training.batches import Batch
-from idetex_edge.vocabulary import DISTORTIONS, SEVERITIES
+from idetex_edge.vocabulary import BOX_SCALE, DISTORTIONS, SEVERITIES
 
 GRADES: Final = len(DISTORTIONS) * len(SEVERITIES)
 LOOKS: Final = 4
@@ -50,6 +51,8 @@ class Known:
     """The truth about a batch of pictures.
 
     grades [B, cells, 30] in 0..1 and looks [B, cells, 4], cells in raster order; scores [B], 1..5.
+    Grades are NaN throughout a picture of which nobody said what is wrong, scores where nobody
+    scored it.
     """
 
     grades: Tensor
@@ -95,6 +98,41 @@ def known_of(batch: Batch) -> Known:
     )
 
 
+def known_of_labelled(
+    pixels: Tensor, truths: Sequence[Sequence[Truth] | None], examples: Sequence[Sequence[Example]]
+) -> Known:
+    """What is known of normalised pixels [B, 3, H, W] from labels: boxes, and questions' levels."""
+    rows, columns = (length // CELL for length in pixels.shape[-2:])
+    grades = [
+        torch.full((rows * columns, GRADES), math.nan)
+        if found is None
+        else grade_targets(*(maps[None] for maps in box_maps(found, rows, columns)))[0]
+        for found in truths
+    ]
+    return Known(torch.stack(grades), looks_of(pixels), scores_of(examples))
+
+
+def box_maps(truths: Sequence[Truth], rows: int, columns: int) -> tuple[Tensor, Tensor]:
+    """Coverage (0..1) and severity (0..3) [10, rows, columns] of cells by distortions' boxes."""
+    coverage = torch.zeros(len(DISTORTIONS), rows, columns)
+    severity = torch.zeros_like(coverage)
+    for truth in truths:
+        x1, y1, x2, y2 = truth.box
+        across, down = _covered(x1, x2, columns), _covered(y1, y2, rows)
+        kind, cells = DISTORTIONS.index(truth.type), down[:, None] * across
+        coverage[kind] = torch.maximum(coverage[kind], cells)
+        grade = (cells > 0) * float(SEVERITIES.index(truth.severity) + 1)
+        severity[kind] = torch.maximum(severity[kind], grade)
+    return coverage, severity
+
+
+def _covered(low: int, high: int, count: int) -> Tensor:
+    """The share [count] of each of so many equal parts of 0..1000 that lies in low..high."""
+    starts = torch.arange(count)
+    first, last = low * count / BOX_SCALE, high * count / BOX_SCALE
+    return ((starts + 1).clamp(max=last) - starts.clamp(min=first)).clamp(min=0)
+
+
 def scores_of(examples: Sequence[Sequence[Example]]) -> Tensor:
     """Each picture's score [B] in 1..5, which its question for a level says; NaN without one."""
     return torch.tensor(
@@ -132,13 +170,15 @@ def evidence_loss(evidence: Tensor, known: Known) -> Tensor:
     """How far evidence [B, cells, 35] is from what is known.
 
     Binary cross-entropy of the grades and a Huber loss of the looks, averaged over cells and
-    summed over their numbers; and the loss of the score.
+    summed over their numbers; and the loss of the score. A picture without grades has no loss of
+    its cells.
     """
-    grades, seen, _ = evidence.float().split((GRADES, LOOKS, 1), dim=-1)
-    wrong = nn_f.binary_cross_entropy_with_logits(grades, known.grades, reduction="none")
-    off = nn_f.huber_loss(seen, known.looks, reduction="none")
-    cells = wrong.mean((0, 1)).sum() + _LOOKS_WEIGHT * off.mean((0, 1)).sum()
-    return cells + score_loss(evidence, known.scores)
+    said = ~known.grades.isnan().any(-1).any(-1)
+    grades, seen, _ = evidence[said].float().split((GRADES, LOOKS, 1), dim=-1)
+    wrong = nn_f.binary_cross_entropy_with_logits(grades, known.grades[said], reduction="sum")
+    off = nn_f.huber_loss(seen, known.looks[said], reduction="sum")
+    cells = evidence.shape[0] * evidence.shape[1]
+    return (wrong + _LOOKS_WEIGHT * off) / cells + score_loss(evidence, known.scores)
 
 
 def score_told(evidence: Tensor) -> Tensor:

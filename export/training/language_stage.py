@@ -14,13 +14,13 @@ from export.supervision.example import Example
 from export.training.batches import Batch, Batches
 from export.training.checking import agreement, check, scores_by
 from export.training.course import GOING_ON, Clock, Course
-from export.training.evidence import evidence_loss, known_of, score_loss, scores_of
+from export.training.evidence import evidence_loss, known_of
 from export.training.losses import Losses
 from export.training.optimiser import Optimiser
 from export.training.packing import Packer
 from export.training.pointing import place_loss, pointing_loss
 from export.training.precision import autocast
-from export.training.real import RealBatches
+from export.training.real import Drawn, RealBatches
 from export.training.stages import (
     READING,
     Material,
@@ -28,6 +28,7 @@ from export.training.stages import (
     asked_of,
     look,
     pack_cells,
+    real_of,
     tasks_of,
     weights_of,
 )
@@ -46,7 +47,7 @@ _WEIGHTS: Final = {
     "attention": 1.0,
     "features": 0.5,
 }
-_REAL_BATCH: Final = 2
+_REAL_PIXELS: Final = 510_000
 _TOWER_SHARE: Final = 0.15
 """Of the rate: a step sees few pictures, and they should not undo what the tower learnt alone."""
 _BYPASS_SHARE: Final = 0.1
@@ -108,14 +109,14 @@ class _Lesson:
             parts["evidence"] = evidence_loss(sight.evidence, known_of(batch))
         return parts
 
-    def of_real(self, pixels: Tensor, examples: Sequence[Sequence[Example]]) -> dict[str, Tensor]:
-        packed = pack_cells(self.packer, examples, pixels)
+    def of_real(self, drawn: Drawn) -> dict[str, Tensor]:
+        packed = pack_cells(self.packer, drawn.examples, drawn.pixels)
         with autocast():
-            sight = self.student.see(pixels)
+            sight = self.student.see(drawn.pixels)
             outputs = self.student(sight.features, packed)
         parts = self.losses.all(outputs, packed)
         if "evidence" in self.recipe:
-            parts["evidence"] = score_loss(sight.evidence, scores_of(examples))
+            parts["evidence"] = evidence_loss(sight.evidence, drawn.known)
         return parts
 
 
@@ -174,8 +175,7 @@ def train_language(
     course.begin(begin)
     if course.done:
         return
-    real = material.real if stage.sees and "photographs" in recipe else ()
-    found = RealBatches(real, _REAL_BATCH, rank())
+    found = RealBatches(real_of(material, recipe) if stage.sees else (), _REAL_PIXELS, rank())
     mirrors = "mirroring" in recipe
     for batch in Batches(material.pool, stage.pixels, rank(), course.step, mirrors):
         tasks = tasks_of(stage, recipe, 1.0 if start else course.share)
@@ -183,7 +183,7 @@ def train_language(
         parts = lesson.of_spoiled(batch, asked, course.step)
         _weighted(parts).backward()
         if found:
-            _weighted(lesson.of_real(*found.draw(course.step))).backward()
+            _weighted(lesson.of_real(found.draw(course.step))).backward()
         course.seconds = average_gradients(student, course.tick())
         nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimiser.step(course.rate(peak))

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
@@ -10,10 +10,13 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from export.distortions.compose import Truth
 from export.student.architecture import MAX_PIXELS, MIN_PIXELS
 from export.supervision.example import Example
 from export.supervision.labelled import Labelled, mirrored
+from export.supervision.truths import mirror
 from export.training.batches import normalise
+from export.training.evidence import Known, known_of_labelled
 from idetex_edge.preprocess import smart_resize
 
 
@@ -33,7 +36,7 @@ def as_the_model_sees(path: Path) -> np.ndarray:
     return np.ascontiguousarray(np.array(resized).transpose(2, 0, 1))
 
 
-def asked_for_scores(pictures: Sequence[Labelled]) -> list[Labelled]:
+def scored(pictures: Sequence[Labelled]) -> list[Labelled]:
     """The pictures that are asked for a level, and nothing but that question of each."""
     return [
         replace(picture, examples=levels)
@@ -42,37 +45,58 @@ def asked_for_scores(pictures: Sequence[Labelled]) -> list[Labelled]:
     ]
 
 
+def placed(pictures: Sequence[Labelled]) -> list[Labelled]:
+    """The pictures of which it is known what is wrong and where."""
+    return [picture for picture in pictures if picture.truths is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """Labelled pictures of one size: normalised pixels [B, 3, H, W], questions of each, truth."""
+
+    pixels: Tensor
+    examples: list[list[Example]]
+    known: Known
+
+
 class RealBatches:
     """Batches of labelled pictures that are seen in one size, mirrored half of the time.
 
-    At most `questions` of a picture's examples are drawn at a time. Pictures of which fewer than a
-    batch share a size are left out. A draw depends on its number and `seed` alone.
+    `pixels` is the budget of a batch: pictures are as many as fit it, at least one. At most
+    `questions` of a picture's examples are drawn at a time. A draw depends on its number and `seed`
+    alone.
     """
 
     def __init__(
-        self, pictures: Sequence[Labelled], size: int, seed: int, questions: int = 12
+        self, pictures: Sequence[Labelled], pixels: int, seed: int, questions: int = 12
     ) -> None:
-        self._size, self._questions, self._seed = size, questions, seed
+        self._pixels, self._questions, self._seed = pixels, questions, seed
         by_size: dict[tuple[int, int], list[Labelled]] = defaultdict(list)
         for picture in pictures:
             by_size[size_as_seen(*picture.size)].append(picture)
-        self._groups = [group for group in by_size.values() if len(group) >= size]
+        self._groups = list(by_size.items())
 
     def __bool__(self) -> bool:
         """Whether there is anything to draw."""
         return bool(self._groups)
 
-    def draw(self, number: int) -> tuple[Tensor, list[list[Example]]]:
-        """Normalised pixels [B, 3, H, W] and the examples of each picture."""
+    def draw(self, number: int) -> Drawn:
+        """Draw the batch of this number."""
         random = Random(f"{self._seed} {number}")
-        group = random.choices(self._groups, [len(group) for group in self._groups])[0]
+        weights = [len(group) for _, group in self._groups]
+        (width, height), group = random.choices(self._groups, weights)[0]
+        count = max(1, min(len(group), round(self._pixels / (width * height))))
         images: list[np.ndarray] = []
         asked: list[list[Example]] = []
-        for picture in random.sample(group, self._size):
+        truths: list[Sequence[Truth] | None] = []
+        for picture in random.sample(group, count):
             examples = random.sample(picture.examples, min(self._questions, len(picture.examples)))
-            image = as_the_model_sees(picture.path)
+            image, found = as_the_model_sees(picture.path), picture.truths
             if random.random() < 0.5:
                 image, examples = image[..., ::-1], mirrored(examples)
+                found = None if found is None else mirror(found, across=True, down=False)
             images.append(image)
             asked.append(examples)
-        return normalise(np.ascontiguousarray(np.stack(images))), asked
+            truths.append(found)
+        pixels = normalise(np.ascontiguousarray(np.stack(images)))
+        return Drawn(pixels, asked, known_of_labelled(pixels, truths, asked))

@@ -56,8 +56,9 @@ LANGUAGE: Final = Stage("model", True, 480_000, 5e-4, mixture.JOINED)
 class Material:
     """What is learnt from and in which words, and what is validated on.
 
-    pool: a folder of spoiled pictures; real: labelled photographs beside them; checks: pools to
-    validate on, by name; scored: photographs to validate on, of each of which a score is known.
+    pool: a folder of spoiled pictures; real: photographs beside them that people scored; labelled:
+    a user's own labelled pictures; checks: pools to validate on, by name; scored: photographs to
+    validate on, of each of which a score is known.
     """
 
     tokenizer: Tokenizer
@@ -66,6 +67,13 @@ class Material:
     real: Sequence[Labelled]
     checks: Mapping[str, Path]
     scored: Sequence[Labelled]
+    labelled: Sequence[Labelled] = ()
+
+
+def real_of(material: Material, recipe: Recipe) -> list[Labelled]:
+    """The pictures, as they are found, that are learnt from beside the spoiled ones."""
+    photographs = material.real if "photographs" in recipe else ()
+    return [*photographs, *(material.labelled if "labels" in recipe else ())]
 
 
 def asked_of(

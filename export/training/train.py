@@ -113,9 +113,9 @@ def train(
     stages; `texts` are files whose words the tokenizer should know besides our own. With a
     checkpoint folder as `start`, its weights and tokenizer are trained further. `vida` is a
     folder of ViDA-UGC's training files (`export.supervision.vida`), mixed in as photographs with
-    human scores are. A `teacher` is a checkpoint folder of one of our presets: the student takes
-    its vocabulary and prompts, and learns from it what its tower sees, what it says and where it
-    looks (`teaching.py`). `recipe` says which parts to leave out.
+    human scores are; the tower learns their boxes, too. A `teacher` is a checkpoint folder of one
+    of our presets: the student takes its vocabulary and prompts, and learns from it what its tower
+    sees, what it says and where it looks (`teaching.py`). `recipe` says which parts to leave out.
     """
     pool = run / "pool"
     pool.mkdir(parents=True, exist_ok=True)
@@ -134,9 +134,9 @@ def train(
         more = [path.read_text() for path in texts]
         train_tokenizer([*_said(pool, prompts), *more]).save(str(vocabulary))
     tokenizer = Tokenizer.from_file(str(vocabulary))
-    real = scored_examples(photos, held_out=False) + (read_vida(vida).pictures if vida else [])
-    scored = scored_examples(photos, held_out=True)
-    material = Material(tokenizer, prompts, pool, real, checks, scored)
+    real, scored = (scored_examples(photos, held_out) for held_out in (False, True))
+    labelled = read_vida(vida).pictures if vida else ()
+    material = Material(tokenizer, prompts, pool, real, checks, scored, labelled)
     common = (preset, material, run)
     begun = start_of(run, preset, tokenizer, start, pool) if start else None
     apart = minutes * _APART_SHARE

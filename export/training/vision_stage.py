@@ -10,28 +10,28 @@ from torch import Tensor, nn
 from export.recipe import WHOLE, Recipe
 from export.student.architecture import PRESETS, configure, create, weights_under
 from export.training.batched_vision import encode
-from export.training.batches import Batches
+from export.training.batches import Batch, Batches
 from export.training.checking import agreement
 from export.training.course import GOING_ON, Clock, Course, put_into
 from export.training.evidence import (
     CellAucs,
+    Known,
     evidence_head,
     evidence_loss,
     known_of,
     score_loss,
     score_told,
-    scores_of,
 )
 from export.training.optimiser import Optimiser
 from export.training.precision import autocast
-from export.training.real import RealBatches, asked_for_scores
-from export.training.stages import Material
+from export.training.real import RealBatches, placed, scored
+from export.training.stages import Material, real_of
 from export.training.teaching import TowerTeacher, apart
 from export.training.team import average_gradients, rank
 
 _PIXELS = 1_200_000
 _RATE = 1.2e-3
-_REAL_BATCH = 4
+_REAL_PIXELS = 1_020_000
 _REAL_EVERY = 3
 _FEATURES = 2.0
 """What a teacher's features weigh beside the loss of a batch's evidence."""
@@ -83,6 +83,13 @@ def cell_scores(model: Witness, pool: Path, batches: int = 12) -> dict[str, floa
     return found.by_name()
 
 
+def _looked_at(batch: Batch, labelled: RealBatches, step: int) -> tuple[Tensor, Known]:
+    if labelled and step % 2:
+        drawn = labelled.draw(step)
+        return drawn.pixels, drawn.known
+    return batch.pixels, known_of(batch)
+
+
 def train_vision(
     preset: str,
     material: Material,
@@ -96,8 +103,9 @@ def train_vision(
     """Train a preset's tower on a pool for so many minutes in all; resumes from `run`.
 
     It begins with the tower and witness in `start` (`unfolding.write_start`) or with fresh ones;
-    the tower of the checkpoint folder `taught_by` may teach it. Every third step learns the scores
-    of real pictures that have a score or level, too.
+    the tower of the checkpoint folder `taught_by` may teach it. Every second step looks at labelled
+    pictures instead of spoiled ones where there are any whose boxes are known, and every third one
+    learns the scores of real pictures that have a score or level, too.
 
     Alone, or in every process of a team (`team.py`), of which the first validates and saves.
     Writes `vision.pt` and `vision.jsonl` (see `Course`).
@@ -121,28 +129,29 @@ def train_vision(
     course.begin(begin)
     if course.done:
         return
-    found = RealBatches(
-        asked_for_scores(material.real) if "photographs" in recipe else (), _REAL_BATCH, rank()
-    )
+    real = real_of(material, recipe)
+    judged = RealBatches(scored(real), _REAL_PIXELS, rank())
+    labelled = RealBatches(placed(real), _PIXELS, rank())
     for batch in Batches(material.pool, _PIXELS, rank(), course.step, "mirroring" in recipe):
+        pixels, known = _looked_at(batch, labelled, course.step)
         with autocast():
-            seen = model.see(batch.pixels)
+            seen = model.see(pixels)
             evidence = model.head(seen)
-            taught = teacher.see(batch.pixels) if teacher else None
-        figures = {"loss": evidence_loss(evidence, known_of(batch))}
+            taught = teacher.see(pixels) if teacher else None
+        figures = {"loss": evidence_loss(evidence, known)}
         if taught is not None and model.imitate:
             figures["features"] = apart(model.imitate(seen.float()), taught)
         (figures["loss"] + _FEATURES * figures.get("features", 0.0)).backward()
-        if found and course.step % _REAL_EVERY == 0:
-            pixels, asked = found.draw(course.step)
+        if judged and course.step % _REAL_EVERY == 0:
+            drawn = judged.draw(course.step)
             with autocast():
-                evidence = model(pixels)
-            figures["scores"] = score_loss(evidence, scores_of(asked))
+                evidence = model(drawn.pixels)
+            figures["scores"] = score_loss(evidence, drawn.known.scores)
             figures["scores"].backward()
         course.seconds = average_gradients(model, course.tick())
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step(course.rate(peak))
         losses = {name: float(figure.detach()) for name, figure in figures.items()}
-        course.advance(len(batch.records), losses, validate)
+        course.advance(len(pixels), losses, validate)
         if course.done:
             return
