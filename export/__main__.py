@@ -18,15 +18,17 @@ def workshop() -> None:
     """Make, prove and inspect models for idetex-edge."""
 
 
+Photos = Annotated[Path, typer.Option(help="Folder of photographs with a SOURCES.tsv.")]
+Run = Annotated[Path, typer.Option(help="Folder of the run; the same one goes on.")]
+Minutes = Annotated[float, typer.Option(help="Time to train, all stages.", min=1)]
+Pictures = Annotated[int, typer.Option(help="Pictures to spoil for the pool.")]
+Processes = Annotated[int, typer.Option(help="Processes to train with, a core each.", min=1)]
+Vida = Annotated[
+    Path | None, typer.Option(help="Folder of ViDA-UGC's training files, to learn from too.")
+]
 Without = Annotated[
     list[str] | None,
     typer.Option("--without", help="A part of the recipe to leave out (export/recipe.py)."),
-]
-
-Processes = Annotated[int, typer.Option(help="Processes to train with, a core each.", min=1)]
-
-Vida = Annotated[
-    Path | None, typer.Option(help="Folder of ViDA-UGC's training files, to learn from too.")
 ]
 
 # Commands import what they run inside themselves: torch alone takes seconds.
@@ -37,11 +39,11 @@ app.command()(convert)
 
 @app.command()
 def train(
-    photos: Annotated[Path, typer.Option(help="Folder of photographs with a SOURCES.tsv.")],
-    run: Annotated[Path, typer.Option(help="Folder of the run; the same one goes on.")],
-    minutes: Annotated[float, typer.Option(help="Time to train, all stages.", min=1)] = 120,
+    photos: Photos,
+    run: Run,
+    minutes: Minutes = 120,
     preset: Annotated[str, typer.Option(help="Which model: nano or mini.")] = "nano",
-    pictures: Annotated[int, typer.Option(help="Pictures to spoil for the pool.")] = 25_000,
+    pictures: Pictures = 25_000,
     processes: Processes = 2,
     start: Annotated[
         Path | None, typer.Option(help="Checkpoint to train further, such as checkpoints/nano.")
@@ -63,7 +65,7 @@ def train(
 
 @app.command()
 def ablate(
-    photos: Annotated[Path, typer.Option(help="Folder of photographs with a SOURCES.tsv.")],
+    photos: Photos,
     pool: Annotated[Path, typer.Option(help="Pool of spoiled pictures, such as RUN/pool.")],
     run: Annotated[Path, typer.Option(help="Folder for the variants; the same one goes on.")],
     minutes: Annotated[
@@ -102,12 +104,13 @@ def ablate(
 @app.command()
 def distill(
     teacher: Annotated[Path, typer.Option(help="Checkpoint folder of one of our presets.")],
-    photos: Annotated[Path, typer.Option(help="Folder of photographs with a SOURCES.tsv.")],
-    run: Annotated[Path, typer.Option(help="Folder of the run; the same one goes on.")],
+    photos: Photos,
+    run: Run,
     student: Annotated[str, typer.Option(help="Which model learns: nano or mini.")] = "nano",
-    minutes: Annotated[float, typer.Option(help="Time to train, all stages.", min=1)] = 120,
-    pictures: Annotated[int, typer.Option(help="Pictures to spoil for the pool.")] = 25_000,
+    minutes: Minutes = 120,
+    pictures: Pictures = 25_000,
     processes: Processes = 2,
+    vida: Vida = None,
     without: Without = None,
 ) -> None:
     """Train a model of our own from photographs and from a teacher of the same vocabulary."""
@@ -116,7 +119,7 @@ def distill(
 
     recipe = recipe_without(without or ())
     common = (student, photos, run, minutes, pictures, processes)
-    typer.echo(train(*common, [], teacher=teacher, recipe=recipe))
+    typer.echo(train(*common, [], vida=vida, teacher=teacher, recipe=recipe))
 
 
 @app.command()
