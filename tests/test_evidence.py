@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import skimage.data
 import torch
+from PIL import Image, ImageDraw
 from tokenizers import Tokenizer
 
 from export.distortions.compose import Truth
@@ -18,7 +20,7 @@ from export.training.evidence import (
     EVIDENCE,
     GRADES,
     CellAucs,
-    box_maps,
+    box_grades,
     cell_auc,
     evidence_loss,
     known_of,
@@ -97,42 +99,54 @@ def test_a_picture_without_a_score_teaches_none() -> None:
     assert not score_loss(evidence.detach(), scores[:1].expand(2))
 
 
-def test_cells_of_boxes_are_those_of_masks() -> None:
+def test_grades_of_boxes_are_those_of_masks() -> None:
     truths = [
         Truth("Noise", "severe", (100, 0, 480, 550), 0.2, "as found"),
         Truth("Noise", "minor", (300, 200, 1000, 1000), 0.5, "as found"),
         Truth("Motion blur", "moderate", (0, 0, 1000, 1000), 1.0, "as found"),
     ]
-    shares, severity = box_maps(truths, 5, 8)
-    masks = torch.zeros(3, 1000, 1000)
-    for mask, truth in zip(masks, truths, strict=True):
-        x1, y1, x2, y2 = truth.box
-        mask[y1:y2, x1:x2] = 1
-    severe, minor, whole = (coverage(mask, 5, 8) for mask in masks)
-    noise, blur = DISTORTIONS.index("Noise"), DISTORTIONS.index("Motion blur")
-    assert torch.allclose(shares[noise], torch.maximum(severe, minor), atol=1e-5)
-    assert torch.allclose(shares[blur], whole)
-    assert torch.equal(severity[noise], torch.where(severe > 0, 3.0, (minor > 0).float()))
-    assert severity[blur].eq(2).all()
-    assert shares.sum() == pytest.approx(float(shares[[noise, blur]].sum()))
+    grades = box_grades(truths, 5, 8)
+    severe, minor, whole = (
+        coverage(torch.from_numpy(drawn(truth)), 5, 8).flatten() for truth in truths
+    )
+    noise, blur = (len(SEVERITIES) * DISTORTIONS.index(kind) for kind in ("Noise", "Motion blur"))
+    told = {
+        noise: torch.maximum(severe, minor),
+        noise + 1: severe,
+        noise + 2: severe,
+        blur: whole,
+        blur + 1: whole,
+    }
+    for grade, cells in enumerate(grades.T):
+        assert torch.allclose(cells, told.get(grade, torch.zeros(40)), atol=1e-5)
+
+
+def drawn(truth: Truth) -> np.ndarray:
+    """A mask of 1,000 x 1,000 px that is 1 inside the truth's box."""
+    mask = Image.new("F", (1000, 1000))
+    x1, y1, x2, y2 = truth.box
+    ImageDraw.Draw(mask).rectangle((x1, y1, x2 - 1, y2 - 1), fill=1.0)
+    return np.array(mask)
 
 
 def test_a_picture_of_which_nobody_said_what_is_wrong_teaches_its_score_alone() -> None:
-    pixels = torch.rand(2, 3, 56, 84, generator=torch.Generator().manual_seed(1))
+    pixels = torch.rand(3, 3, 56, 84, generator=torch.Generator().manual_seed(1))
     noise = Truth("Noise", "minor", (0, 0, 500, 1000), 0.5, "as found")
-    known = known_of_labelled(pixels, [None, [noise]], [[score_example(4.0)], []])
-    evidence = torch.zeros(2, 6, EVIDENCE, requires_grad=True)
+    known = known_of_labelled(pixels, [None, [noise], []], [[score_example(4.0)], [], []])
+    assert known.grades[2].eq(0).all()
+    evidence = torch.zeros(3, 6, EVIDENCE, requires_grad=True)
     evidence_loss(evidence, known).backward()
     assert evidence.grad is not None
-    unlabelled, labelled = evidence.grad
+    unlabelled, labelled, flawless = evidence.grad
     assert not unlabelled[:, :-1].any()
     assert unlabelled[:, -1].all()
     assert labelled[:, :GRADES].any(0).all()
     assert not labelled[:, -1].any()
-    alone = known_of_labelled(pixels[1:], [[noise]], [[]])
-    loss = evidence_loss(torch.zeros(1, 6, EVIDENCE), alone)
+    assert flawless[:, :GRADES].gt(0).all()
+    alone = known_of_labelled(pixels[1:], [[noise], []], [[], []])
+    loss = evidence_loss(torch.zeros(2, 6, EVIDENCE), alone)
     cells = evidence_loss(evidence, known) - score_loss(evidence, known.scores)
-    assert float(loss) == pytest.approx(2 * cells.item())
+    assert float(loss) == pytest.approx(3 / 2 * cells.item())
 
 
 def test_looks_are_the_means_of_cells() -> None:

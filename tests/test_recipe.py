@@ -212,3 +212,5 @@ def test_what_cannot_be_left_out_of_a_stage(tmp_path: Path) -> None:
     ):
         with pytest.raises(ExportError, match=says):
             parts_of(stage, [part])
+    with pytest.raises(ExportError, match="no part 'labels'; it belongs to vision and language"):
+        parts_of("reading", given=["labels"])

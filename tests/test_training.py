@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -122,11 +122,11 @@ def test_the_tower_learns_what_people_score(trained: Trained, tmp_path: Path) ->
 def test_a_second_member_of_the_towers_team_looks_at_other_pictures_and_writes_nothing(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seeds: list[int] = []
+    seeds: list[list[object]] = []
 
     def noting(draws: Callable[..., Any]) -> Callable[..., Any]:
         def draw(*args: object) -> object:
-            seeds.append(cast(int, args[2]))
+            seeds[-1].append(args[2])
             return draws(*args)
 
         return draw
@@ -135,8 +135,11 @@ def test_a_second_member_of_the_towers_team_looks_at_other_pictures_and_writes_n
     monkeypatch.setattr(vision_stage, "RealBatches", noting(vision_stage.RealBatches))
     for member in range(2):
         monkeypatch.setattr(vision_stage, "rank", lambda member=member: member)
+        seeds.append([])
         train_vision("nano", trained.material, tmp_path / str(member), _MOMENT)
-    assert seeds == [0, 0, 0, 1, 1, 1]
+    first, second = map(set, seeds)
+    assert len(first) == len(second) == 3
+    assert not first & second
     assert list((tmp_path / "1").iterdir()) == []
     assert (tmp_path / "0" / "vision.pt").exists()
 
@@ -231,11 +234,22 @@ def test_labelled_boxes_teach_the_tower(
 
     monkeypatch.setattr(vision_stage, "evidence_loss", learn)
     monkeypatch.setattr(vision_stage, "_PIXELS", 100_000)
-    for without in ([], ["labels"]):
+    recipes = [recipe_without(without) for without in ([], ["labels"])]
+    for number, recipe in enumerate(recipes):
         ticks = count(step=1.0)
-        recipe, run = recipe_without(without), tmp_path / "".join(("run", *without))
+        run = tmp_path / f"vision {number}"
         train_vision("nano", material, run, 4 / 60, recipe=recipe, clock=ticks.__next__)
     assert halves == [False, True, False, True, False, False, False, False]
+    halves.clear()
+    monkeypatch.setattr("export.training.language_stage.evidence_loss", learn)
+    joined = replace(material, real=())
+    for number, recipe in enumerate(recipes):
+        run = tmp_path / f"joined {number}"
+        run.mkdir()
+        for name in ("reading.pt", "vision.pt"):
+            (run / name).symlink_to(trained.run / name)
+        train_language(LANGUAGE, "nano", joined, run, _MOMENT, recipe=recipe)
+    assert halves == [False, True, False]
 
 
 def test_a_run_makes_a_loadable_checkpoint(trained: Trained) -> None:

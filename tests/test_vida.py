@@ -10,7 +10,7 @@ import skimage.data
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from export.distortions.compose import Truth
 from export.student.architecture import IMAGE_MEAN, IMAGE_STD
@@ -19,7 +19,7 @@ from export.supervision.examples import score_example
 from export.supervision.label import label
 from export.supervision.labelled import Labelled, mirrored
 from export.supervision.vida import read_vida
-from export.training.real import RealBatches, placed, scored, size_as_seen
+from export.training.real import RealBatches, as_the_model_sees, placed, scored, size_as_seen
 from idetex_edge import Assessor
 from idetex_edge.errors import ExportError, OutputError
 from idetex_edge.parsing import parse_grounding
@@ -102,7 +102,6 @@ def test_metadata_becomes_questions_with_known_answers(folder: Path) -> None:
                 "coordinates": [0, 0, 500, 1000],
                 "significance_score": 80,
             },
-            {"distortion": "Watermark", "coordinates": [1, 1, 2, 2]},
         ],
     }
     (folder / "train_metadata.json").write_text(json.dumps([record]))
@@ -117,10 +116,27 @@ def test_metadata_becomes_questions_with_known_answers(folder: Path) -> None:
     assert cup.truths == (Truth("Motion blur", "severe", (0, 0, 500, 1000), 0.5, "as found"),)
     (cat,) = [picture for picture in read.pictures if picture.path.name == "cat.png"]
     assert cat.truths is None
-    del record["distortions"][0]["coordinates"]
+
+
+@pytest.mark.parametrize(
+    ("distortions", "kept"),
+    [
+        ([], True),
+        ([{"distortion": "Noise", "severity": "minor", "coordinates": [0, 0, 10, 10]}], True),
+        ([{"distortion": "Noise", "severity": "minor"}], False),
+        ([{"distortion": "Noise", "severity": "minor", "coordinates": [10, 10, 0, 0]}], False),
+        ([{"distortion": "Watermark", "coordinates": [0, 0, 10, 10]}], False),
+    ],
+)
+def test_boxes_are_a_pictures_truth_where_they_are_all_of_it(
+    folder: Path, distortions: list[dict[str, object]], kept: bool
+) -> None:
+    record = {"image": "cup.png", "level": "good", "distortions": distortions}
     (folder / "train_metadata.json").write_text(json.dumps([record]))
     (cup,) = [picture for picture in read_vida(folder).pictures if picture.path.name == "cup.png"]
-    assert cup.truths is None
+    assert (cup.truths is not None) == kept
+    assert len(cup.truths or ()) == (len(distortions) if kept else 0)
+    assert "score" in {e.task for e in cup.examples}
 
 
 @pytest.mark.parametrize(
@@ -170,9 +186,9 @@ def test_of_pictures_with_a_score_that_alone_is_asked(folder: Path) -> None:
 def test_batches_show_pictures_as_the_model_sees_them(folder: Path) -> None:
     path = folder / "images" / "cat.png"
     picture = Labelled(path, tuple(Example("region", f"left {n}") for n in range(5)))
-    batches = RealBatches([picture] * 3, 2 * 448 * 308, seed=1, questions=3)
+    batches = RealBatches([picture] * 3, 2 * 448 * 308, "a", questions=6)
     assert batches
-    assert not RealBatches([], 1_000_000, seed=1)
+    assert not RealBatches([], 1_000_000, "a")
     processor = Preprocessor(14, 2, 2, 4 * 28 * 28, 640 * 28 * 28, IMAGE_MEAN, IMAGE_STD)
     with Image.open(path) as opened:
         theirs = processor.patchify(opened.convert("RGB"))
@@ -184,16 +200,49 @@ def test_batches_show_pictures_as_the_model_sees_them(folder: Path) -> None:
         assert [len(examples) for examples in drawn.examples] == [3, 3]
         sides |= {e.answer.split()[0] for examples in drawn.examples for e in examples}
     assert sides == {"left", "right"}
-    small = RealBatches([picture], 1, seed=1)
+    small = RealBatches([picture], 1, "a")
     assert small.draw(0).pixels.shape == (1, 3, 308, 448)
+    many = RealBatches([picture] * 4, 1_000_000, "a", questions=3).draw(0)
+    assert [len(examples) for examples in many.examples] == [1, 1, 1, 1]
+
+
+def test_a_score_is_known_whatever_is_asked(folder: Path) -> None:
+    path = folder / "images" / "cat.png"
+    examples = (score_example(2.0), *(Example("region", f"left {n}") for n in range(30)))
+    batches = RealBatches([Labelled(path, examples)], 1, "a", questions=2)
+    for number in range(4):
+        assert batches.draw(number).known.scores.tolist() == pytest.approx([2.0], abs=0.1)
+
+
+def test_pictures_are_mirrored_unless_it_is_left_out(folder: Path) -> None:
+    picture = Labelled(folder / "images" / "cat.png", (Example("region", "left"),))
+    for mirrors, sides in ((True, {"left", "right"}), (False, {"left"})):
+        batches = RealBatches([picture], 1, "a", mirrors)
+        assert {batches.draw(n).examples[0][0].answer for n in range(12)} == sides
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_seen_upright(tmp_path: Path, orientation: int) -> None:
+    path = tmp_path / "turned.jpg"
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(skimage.data.chelsea()).save(path, exif=exif)
+    with Image.open(path) as opened:
+        upright = ImageOps.exif_transpose(opened)
+    assert Labelled(path, ()).size == upright.size
+    seen = as_the_model_sees(path)
+    assert seen.shape[:0:-1] == size_as_seen(*upright.size)
+    theirs = np.asarray(upright.resize(seen.shape[:0:-1], Image.Resampling.BICUBIC))
+    assert np.array_equal(seen.transpose(1, 2, 0), theirs)
 
 
 def test_boxes_of_a_picture_mirror_with_it(folder: Path) -> None:
     path = folder / "images" / "cat.png"
     left = Truth("Noise", "moderate", (0, 0, 250, 1000), 0.25, "as found")
     pictures = [Labelled(path, (score_example(2.0),), (left,)), Labelled(path, ())]
-    assert placed(pictures) == pictures[:1]
-    batches = RealBatches(pictures, 1, seed=1)
+    flawless = Labelled(path, (), ())
+    assert placed([*pictures, flawless]) == [pictures[0], flawless]
+    batches = RealBatches(pictures, 1, "a")
     noise = DISTORTIONS.index("Noise") * len(SEVERITIES)
     seen: set[tuple[bool, ...]] = set()
     for number in range(12):

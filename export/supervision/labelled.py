@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from export.distortions.compose import Truth
 from export.supervision.example import Example
@@ -20,6 +20,8 @@ _SIDES: Final[Mapping[str, str]] = {
     "Right": "Left",
 }
 _SIDE: Final = re.compile(rf"\b({'|'.join(_SIDES)})\b")
+_LYING: Final = range(5, 9)
+"""EXIF orientations of pictures that are turned by a quarter before they are seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +37,11 @@ class Labelled:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height in pixels, from the file's header."""
+        """Width and height in pixels of the upright picture, from the file's header."""
         with Image.open(self.path) as picture:
-            return picture.size
+            width, height = picture.size
+            lying = picture.getexif().get(ExifTags.Base.Orientation) in _LYING
+        return (height, width) if lying else (width, height)
 
 
 def mirrored(examples: Sequence[Example]) -> list[Example]:

@@ -114,9 +114,9 @@ def read_vida(folder: Path, seed: int = 0) -> Vida:
     """Read a ViDA-UGC training folder (see this module's docstring).
 
     Questions are drawn from the metadata's boxes as for our own pictures, by `seed`, and the boxes
-    are kept as truths of their picture, but where one of its distortions has none; conversations
-    are taken as they stand, where their wording is one of those that our models are asked in.
-    Raises ExportError when neither file is there or one cannot be read.
+    are kept as truths of their picture, unless one of its distortions is none of the ten or has no
+    box; conversations are taken as they stand, where their wording is one of those that our models
+    are asked in. Raises ExportError when neither file is there or one cannot be read.
     """
     metadata = folder / METADATA
     talks = sorted(folder.rglob(CONVERSATIONS))
@@ -130,9 +130,9 @@ def read_vida(folder: Path, seed: int = 0) -> Vida:
     random = Random(seed)
     for record in _records(metadata) if metadata.is_file() else []:
         image = _image_of(record, metadata)
-        known, placed, level = _from_metadata(record, metadata)
+        known, whole, level = _from_metadata(record, metadata)
         examples[image] += examples_about(known, level, None, random, EVERYTHING)
-        if placed:
+        if whole:
             truths[image] = known
     for path in talks:
         for record in _records(path):
@@ -177,29 +177,30 @@ def _image_of(record: Mapping[str, Any], path: Path) -> str:
 def _from_metadata(
     record: Mapping[str, Any], path: Path
 ) -> tuple[tuple[Truth, ...], bool, float | None]:
-    """A picture's distortions of the ten, whether all of them have a place, and its score."""
-    names = {name.lower(): name for name in DISTORTIONS}
+    """A picture's distortions, whether these are all that it is said to have, and its score."""
     try:
-        named = [
-            (kind, label)
-            for label in record["distortions"]
-            if (kind := names.get(str(label["distortion"]).lower().replace("_", " ")))
-        ]
-        truths = tuple(_truth(kind, label) for kind, label in named if label.get("coordinates"))
+        labels = record["distortions"]
+        truths = tuple(truth for label in labels if (truth := _truth(label)))
         level = str(record["level"]).lower() if "level" in record else None
         mos = 1.0 + LEVELS.index(level) if level else None
     except (KeyError, TypeError, ValueError) as error:
         raise ExportError(f"cannot use a record of {path} ({error}): {str(record)[:80]}") from None
-    return truths, len(truths) == len(named), mos
+    return truths, len(truths) == len(labels), mos
 
 
-def _truth(kind: str, label: Mapping[str, Any]) -> Truth:
+def _truth(label: Mapping[str, Any]) -> Truth | None:
+    """A labelled distortion; None where it is none of the ten or has no place."""
+    names = {name.lower(): name for name in DISTORTIONS}
+    kind = names.get(str(label["distortion"]).lower().replace("_", " "))
+    if kind is None or not label.get("coordinates"):
+        return None
     severity = str(label.get("severity", "moderate")).lower().replace("slight", "minor")
     x1, y1, x2, y2 = (min(BOX_SCALE, max(0, round(edge))) for edge in label["coordinates"])
     box = (x1, y1, x2, y2)
     if severity not in SEVERITIES:
         raise ValueError(f"severity {severity!r}")
-    return Truth(kind, severity, box, area_of(box) / BOX_SCALE**2, "as found")
+    area = area_of(box) / BOX_SCALE**2
+    return Truth(kind, severity, box, area, "as found") if area else None
 
 
 def _turns(record: Mapping[str, Any], path: Path) -> list[tuple[str, str]]:

@@ -31,6 +31,12 @@ PARTS_OF: Final[Mapping[str, Sequence[str]]] = {
 }
 """The parts that each stage has, but for those that make the pool."""
 
+_NEEDED: Final = {
+    "teaching": "a teacher; give --teacher CHECKPOINT",
+    "labels": "labels; give --vida FOLDER",
+}
+"""What parts need that is not there by itself."""
+
 _LANGUAGE_STAGES: Final = {"reading": READING, "language": LANGUAGE}
 
 WHOLE_NAME: Final = "whole"
@@ -41,22 +47,15 @@ Checked = Mapping[str, Mapping[str, float]]
 """A validation: figures by pool and name."""
 
 
-_NEEDED: Final = {
-    "teaching": "a teacher; give --teacher CHECKPOINT",
-    "labels": "labels; give --vida FOLDER",
-}
-"""What parts need that is not there by itself."""
-
-
 def parts_of(stage: str, chosen: Sequence[str] = (), given: Collection[str] = ()) -> list[str]:
     """The parts that a stage has, or those chosen of them; raises ExportError for others.
 
-    `given`: those of `_NEEDED` for which there is what they need.
+    `given`: those of `_NEEDED` for which there is what they need, all of them parts of the stage.
     """
     if stage not in PARTS_OF:
         raise ExportError(f"unknown stage {stage!r}; it is one of {', '.join(PARTS_OF)}")
     recipe_without(chosen)
-    for part in chosen:
+    for part in (*chosen, *given):
         if part in POOL_PARTS:
             raise ExportError(f"{part!r} makes the pool; train a pool without it to see its worth")
         if part not in PARTS_OF[stage]:

@@ -106,24 +106,21 @@ def known_of_labelled(
     grades = [
         torch.full((rows * columns, GRADES), math.nan)
         if found is None
-        else grade_targets(*(maps[None] for maps in box_maps(found, rows, columns)))[0]
+        else box_grades(found, rows, columns)
         for found in truths
     ]
     return Known(torch.stack(grades), looks_of(pixels), scores_of(examples))
 
 
-def box_maps(truths: Sequence[Truth], rows: int, columns: int) -> tuple[Tensor, Tensor]:
-    """Coverage (0..1) and severity (0..3) [10, rows, columns] of cells by distortions' boxes."""
-    coverage = torch.zeros(len(DISTORTIONS), rows, columns)
-    severity = torch.zeros_like(coverage)
+def box_grades(truths: Sequence[Truth], rows: int, columns: int) -> Tensor:
+    """Targets [rows x columns, 30] in 0..1 of cells by distortions' boxes; see `grade_targets`."""
+    grades = torch.zeros(len(DISTORTIONS), len(SEVERITIES), rows, columns)
     for truth in truths:
         x1, y1, x2, y2 = truth.box
-        across, down = _covered(x1, x2, columns), _covered(y1, y2, rows)
-        kind, cells = DISTORTIONS.index(truth.type), down[:, None] * across
-        coverage[kind] = torch.maximum(coverage[kind], cells)
-        grade = (cells > 0) * float(SEVERITIES.index(truth.severity) + 1)
-        severity[kind] = torch.maximum(severity[kind], grade)
-    return coverage, severity
+        cells = _covered(y1, y2, rows)[:, None] * _covered(x1, x2, columns)
+        reached = grades[DISTORTIONS.index(truth.type), : SEVERITIES.index(truth.severity) + 1]
+        torch.maximum(reached, cells, out=reached)
+    return grades.flatten(2).flatten(0, 1).T
 
 
 def _covered(low: int, high: int, count: int) -> Tensor:

@@ -48,6 +48,7 @@ _WEIGHTS: Final = {
     "features": 0.5,
 }
 _REAL_PIXELS: Final = 510_000
+"""Two photographs of 512 x 512 px."""
 _TOWER_SHARE: Final = 0.15
 """Of the rate: a step sees few pictures, and they should not undo what the tower learnt alone."""
 _BYPASS_SHARE: Final = 0.1
@@ -175,8 +176,9 @@ def train_language(
     course.begin(begin)
     if course.done:
         return
-    found = RealBatches(real_of(material, recipe) if stage.sees else (), _REAL_PIXELS, rank())
     mirrors = "mirroring" in recipe
+    real = real_of(material, recipe) if stage.sees else ()
+    found = RealBatches(real, _REAL_PIXELS, f"real {rank()}", mirrors)
     for batch in Batches(material.pool, stage.pixels, rank(), course.step, mirrors):
         tasks = tasks_of(stage, recipe, 1.0 if start else course.share)
         asked = asked_of(batch, f"{rank()} {course.step}", tasks, recipe)

@@ -17,6 +17,7 @@ from export.supervision.labelled import Labelled, mirrored
 from export.supervision.truths import mirror
 from export.training.batches import normalise
 from export.training.evidence import Known, known_of_labelled
+from idetex_edge.image import load_image
 from idetex_edge.preprocess import smart_resize
 
 
@@ -29,9 +30,11 @@ def size_as_seen(width: int, height: int) -> tuple[int, int]:
 
 
 def as_the_model_sees(path: Path) -> np.ndarray:
-    """A picture resized as the image processor does, uint8 [3, H, W]."""
-    with Image.open(path) as opened:
-        picture = opened.convert("RGB")
+    """A picture read and resized as the runtime does, uint8 [3, H, W].
+
+    Raises ImageError where it cannot be read.
+    """
+    picture = load_image(path)
     resized = picture.resize(size_as_seen(*picture.size), Image.Resampling.BICUBIC)
     return np.ascontiguousarray(np.array(resized).transpose(2, 0, 1))
 
@@ -60,17 +63,23 @@ class Drawn:
 
 
 class RealBatches:
-    """Batches of labelled pictures that are seen in one size, mirrored half of the time.
+    """Batches of labelled pictures seen in one size; if it `mirrors`, half of them mirrored.
 
-    `pixels` is the budget of a batch: pictures are as many as fit it, at least one. At most
-    `questions` of a picture's examples are drawn at a time. A draw depends on its number and `seed`
-    alone.
+    `pixels` is the budget of a batch: pictures are as many as fit it, at least one. Of their
+    examples at most `questions` are drawn, of each picture as many, at least one. A draw depends on
+    its number and `seed` alone.
     """
 
     def __init__(
-        self, pictures: Sequence[Labelled], pixels: int, seed: int, questions: int = 12
+        self,
+        pictures: Sequence[Labelled],
+        pixels: int,
+        seed: str,
+        mirrors: bool = True,
+        questions: int = 24,
     ) -> None:
         self._pixels, self._questions, self._seed = pixels, questions, seed
+        self._mirrors = mirrors
         by_size: dict[tuple[int, int], list[Labelled]] = defaultdict(list)
         for picture in pictures:
             by_size[size_as_seen(*picture.size)].append(picture)
@@ -85,18 +94,21 @@ class RealBatches:
         random = Random(f"{self._seed} {number}")
         weights = [len(group) for _, group in self._groups]
         (width, height), group = random.choices(self._groups, weights)[0]
-        count = max(1, min(len(group), round(self._pixels / (width * height))))
+        count = max(1, min(len(group), self._pixels // (width * height)))
+        each = max(1, self._questions // count)
+        pictures = random.sample(group, count)
         images: list[np.ndarray] = []
         asked: list[list[Example]] = []
         truths: list[Sequence[Truth] | None] = []
-        for picture in random.sample(group, count):
-            examples = random.sample(picture.examples, min(self._questions, len(picture.examples)))
+        for picture in pictures:
+            examples = random.sample(picture.examples, min(each, len(picture.examples)))
             image, found = as_the_model_sees(picture.path), picture.truths
-            if random.random() < 0.5:
+            if self._mirrors and random.random() < 0.5:
                 image, examples = image[..., ::-1], mirrored(examples)
                 found = None if found is None else mirror(found, across=True, down=False)
             images.append(image)
             asked.append(examples)
             truths.append(found)
         pixels = normalise(np.ascontiguousarray(np.stack(images)))
-        return Drawn(pixels, asked, known_of_labelled(pixels, truths, asked))
+        known = known_of_labelled(pixels, truths, [picture.examples for picture in pictures])
+        return Drawn(pixels, asked, known)

@@ -2,7 +2,7 @@
 
 In stage two, *reading*, the language model learns every task from the truth as a tower might put it
 (`evidence.told`); no pixel is encoded but for a teacher. In stage three, *language*, the whole
-model sees, vision tower included, and learns people's scores beside.
+model sees, vision tower included, and learns people's scores beside, and what a user labelled.
 """
 
 from collections.abc import Mapping, Sequence

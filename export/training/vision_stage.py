@@ -32,7 +32,10 @@ from export.training.team import average_gradients, rank
 _PIXELS = 1_200_000
 _RATE = 1.2e-3
 _REAL_PIXELS = 1_020_000
+"""Four photographs of 512 x 512 px."""
 _REAL_EVERY = 3
+_LABELLED_EVERY = 2
+"""Every so many steps look at labelled pictures instead of spoiled ones."""
 _FEATURES = 2.0
 """What a teacher's features weigh beside the loss of a batch's evidence."""
 
@@ -84,7 +87,7 @@ def cell_scores(model: Witness, pool: Path, batches: int = 12) -> dict[str, floa
 
 
 def _looked_at(batch: Batch, labelled: RealBatches, step: int) -> tuple[Tensor, Known]:
-    if labelled and step % 2:
+    if labelled and step % _LABELLED_EVERY == _LABELLED_EVERY - 1:
         drawn = labelled.draw(step)
         return drawn.pixels, drawn.known
     return batch.pixels, known_of(batch)
@@ -130,9 +133,10 @@ def train_vision(
     if course.done:
         return
     real = real_of(material, recipe)
-    judged = RealBatches(scored(real), _REAL_PIXELS, rank())
-    labelled = RealBatches(placed(real), _PIXELS, rank())
-    for batch in Batches(material.pool, _PIXELS, rank(), course.step, "mirroring" in recipe):
+    mirrors = "mirroring" in recipe
+    judged = RealBatches(scored(real), _REAL_PIXELS, f"judged {rank()}", mirrors)
+    labelled = RealBatches(placed(real), _PIXELS, f"labelled {rank()}", mirrors)
+    for batch in Batches(material.pool, _PIXELS, rank(), course.step, mirrors):
         pixels, known = _looked_at(batch, labelled, course.step)
         with autocast():
             seen = model.see(pixels)
