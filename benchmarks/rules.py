@@ -31,7 +31,7 @@ from export.student.architecture import MAX_PIXELS, MIN_PIXELS
 from export.supervision.places import PLACES, names_of, reach_of
 from export.training.batches import normalise
 from export.training.course import averaged_weights, put_into
-from export.training.evidence import GRADES
+from export.training.known import GRADES
 from export.training.vision_stage import Witness
 from idetex_edge.cli.script import run
 from idetex_edge.cli.stages import showing_stages

@@ -18,18 +18,20 @@ from export.training.batched_vision import encode
 from export.training.batches import Batches, normalise
 from export.training.evidence import (
     EVIDENCE,
-    GRADES,
     CellAucs,
-    box_grades,
     cell_auc,
     evidence_loss,
+    score_loss,
+    score_told,
+    told,
+)
+from export.training.known import (
+    GRADES,
+    box_grades,
     known_of,
     known_of_labelled,
     looks_of,
-    score_loss,
-    score_told,
     scores_of,
-    told,
 )
 from export.training.student import Student
 from export.training.vision_stage import Witness

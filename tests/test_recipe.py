@@ -21,7 +21,8 @@ from export.supervision.wording import FirstWords
 from export.training import ablation, checking, unfolding
 from export.training.ablation import Setting, ablate, markdown, parts_of
 from export.training.batches import Batches
-from export.training.evidence import ABSENT, GRADES, LOOKS, PRESENT, Known, score_told, told
+from export.training.evidence import ABSENT, PRESENT, score_told, told
+from export.training.known import GRADES, LOOKS, Known
 from export.training.packing import TASK_WEIGHTS
 from export.training.stages import LANGUAGE, READING, Material, asked_of, tasks_of, weights_of
 from export.training.student import Student

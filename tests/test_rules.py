@@ -10,7 +10,7 @@ from benchmarks.rules import Seen, boxes_in, speaks_for
 from export.distortions.compose import Spoiled, spoil
 from export.pool.shards import cell_maps
 from export.supervision.choices import CHOICES
-from export.training.evidence import grade_targets
+from export.training.known import grade_targets
 from idetex_edge.boxes import overlap
 from idetex_edge.evaluation.benchmark import Question
 from idetex_edge.vocabulary import DISTORTIONS, SEVERITIES

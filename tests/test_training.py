@@ -23,7 +23,8 @@ from export.training import checking, vision_stage
 from export.training.checking import Judge, agreement
 from export.training.checkpoint import write_checkpoint
 from export.training.course import Course
-from export.training.evidence import Known, evidence_loss, scores_of
+from export.training.evidence import evidence_loss
+from export.training.known import Known, scores_of
 from export.training.language_stage import train_language
 from export.training.losses import Losses
 from export.training.packing import Packer

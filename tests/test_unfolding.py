@@ -9,7 +9,8 @@ from torch import Tensor
 
 from export.training.batches import Batches
 from export.training.checkpoint import write_checkpoint
-from export.training.evidence import EVIDENCE, GRADES, looks_of
+from export.training.evidence import EVIDENCE
+from export.training.known import GRADES, looks_of
 from export.training.student import Student
 from export.training.unfolding import unfold, whitening, write_start
 from idetex_edge.prompts import PromptSet

@@ -11,7 +11,8 @@ from torch import Tensor
 from export.supervision.labelled import Labelled
 from export.supervision.mixture import EVERYTHING
 from export.training.batches import Batches, normalise
-from export.training.evidence import CellAucs, scores_of
+from export.training.evidence import CellAucs
+from export.training.known import scores_of
 from export.training.losses import Losses
 from export.training.packing import Packed, Packer
 from export.training.precision import autocast

@@ -14,7 +14,8 @@ from export.supervision.example import Example
 from export.training.batches import Batch, Batches
 from export.training.checking import agreement, check, scores_by
 from export.training.course import GOING_ON, Clock, Course
-from export.training.evidence import evidence_loss, known_of
+from export.training.evidence import evidence_loss
+from export.training.known import known_of
 from export.training.losses import Losses
 from export.training.optimiser import Optimiser
 from export.training.packing import Packer

@@ -16,7 +16,7 @@ from export.supervision.example import Example
 from export.supervision.labelled import Labelled, mirrored
 from export.supervision.truths import mirror
 from export.training.batches import normalise
-from export.training.evidence import Known, known_of_labelled
+from export.training.known import Known, known_of_labelled
 from idetex_edge.image import load_image
 from idetex_edge.preprocess import smart_resize
 

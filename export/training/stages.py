@@ -24,7 +24,8 @@ from export.supervision.labelled import Labelled
 from export.supervision.mixture import EVEN, Mixture, without_brief
 from export.supervision.wording import FirstWords
 from export.training.batches import Batch
-from export.training.evidence import known_of, told
+from export.training.evidence import told
+from export.training.known import known_of
 from export.training.packing import TASK_WEIGHTS, Packed, Packer
 from export.training.student import Sight, Student
 from idetex_edge.prompts import PromptSet

@@ -20,7 +20,8 @@ from export.student.tokenizer import special_ids
 from export.training.batched_language import Trace, trace
 from export.training.batched_vision import encode
 from export.training.course import averaged_weights, put_into
-from export.training.evidence import ABSENT, EVIDENCE, GRADES, PRESENT, evidence_head
+from export.training.evidence import ABSENT, EVIDENCE, PRESENT, evidence_head
+from export.training.known import GRADES
 from export.training.packing import Packed
 from export.training.pointing import place_head
 from idetex_edge.vocabulary import DISTORTIONS, SEVERITIES

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from export.training.batched_vision import encode
 from export.training.batches import Batches
-from export.training.evidence import Known, evidence_head, evidence_loss, known_of
+from export.training.evidence import evidence_head, evidence_loss
+from export.training.known import Known, known_of
 from export.training.student import Student
 
 _START: Final = "start.pt"

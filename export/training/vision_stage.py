@@ -13,15 +13,8 @@ from export.training.batched_vision import encode
 from export.training.batches import Batch, Batches
 from export.training.checking import agreement
 from export.training.course import GOING_ON, Clock, Course, put_into
-from export.training.evidence import (
-    CellAucs,
-    Known,
-    evidence_head,
-    evidence_loss,
-    known_of,
-    score_loss,
-    score_told,
-)
+from export.training.evidence import CellAucs, evidence_head, evidence_loss, score_loss, score_told
+from export.training.known import Known, known_of
 from export.training.optimiser import Optimiser
 from export.training.precision import autocast
 from export.training.real import RealBatches, placed, scored
