@@ -9,6 +9,8 @@ import tiny
 import torch
 from hypothesis import settings
 from PIL import Image
+from prompted import with_prompts
+from serving import as_file
 from tokenizers import Tokenizer
 from transformers import Qwen2_5_VLForConditionalGeneration
 
@@ -151,3 +153,15 @@ def fresh_checkpoint(
         "nano", small_tokenizer, nano_prompts, folder / "model.pt", folder / "checkpoint"
     )
     return folder / "checkpoint"
+
+
+@pytest.fixture(scope="session")
+def served_bundle(tiny_bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny bundle under nano's name, with a context of 400; read only."""
+    return with_prompts(tiny_bundle_path, tmp_path_factory.mktemp("serve") / "nano", "nano", 400)
+
+
+@pytest.fixture(scope="session")
+def served_photo() -> bytes:
+    """A photograph of 600 x 400 px as a PNG file."""
+    return as_file(Image.fromarray(skimage.data.coffee()))

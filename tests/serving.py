@@ -1,4 +1,4 @@
-"""A real server in this process, on a free port, for tests to talk to."""
+"""A real server in this process, on a free port, for tests to talk to, and what they say."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import socket
 import threading
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 
+import httpx
 import uvicorn
+from PIL import Image
 
 from idetex_edge.encoded import EncodedImage
 from idetex_edge.image import ImageSource
@@ -50,3 +53,23 @@ def serving(
             server.should_exit = True
             thread.join(30)
             assert not thread.is_alive()
+
+
+def as_file(image: Image.Image) -> bytes:
+    """A picture as a PNG file."""
+    file = BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def files(*photos: bytes) -> list[tuple[str, tuple[str, bytes]]]:
+    """Pictures as the parts of a form."""
+    return [("images", ("photo.png", photo)) for photo in photos]
+
+
+def error_of(answer: httpx.Response) -> tuple[int, str]:
+    """Status and kind of a refusal, which must have a line for people too."""
+    error = answer.json()["error"]
+    assert error["message"]
+    assert "\n" not in error["message"]
+    return answer.status_code, error["type"]
