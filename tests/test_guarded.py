@@ -7,16 +7,10 @@ import weakref
 from pathlib import Path
 
 import pytest
-from prompted import with_prompts
 from skimage import data
 
 from idetex_edge import Assessor
 from idetex_edge.serve.guarded import GuardedAssessor
-
-
-@pytest.fixture(scope="module")
-def bundle(tiny_bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return with_prompts(tiny_bundle_path, tmp_path_factory.mktemp("guarded") / "nano", "nano", 400)
 
 
 class Counting:
@@ -31,10 +25,10 @@ class Counting:
             raise TimeoutError
 
 
-def test_every_step_can_be_the_last(bundle: Path) -> None:
-    guarded = GuardedAssessor(bundle, threads=1)
+def test_every_step_can_be_the_last(served_bundle: Path) -> None:
+    guarded = GuardedAssessor(served_bundle, threads=1)
     picture = data.coffee()
-    expected = Assessor(bundle).assess(picture)
+    expected = Assessor(served_bundle).assess(picture)
     counting = Counting(float("inf"))
     found = guarded.run(lambda assessor: assessor.assess(picture), counting)
     assert found.score == expected.score
@@ -49,9 +43,9 @@ def test_every_step_can_be_the_last(bundle: Path) -> None:
     assert guarded.assess(picture).description == expected.description
 
 
-def test_a_pictures_memory_is_free_when_it_is_dropped(bundle: Path) -> None:
+def test_a_pictures_memory_is_free_when_it_is_dropped(served_bundle: Path) -> None:
     """And not only when Python looks for cycles: until then a server would grow."""
-    assessor = Assessor(bundle)
+    assessor = Assessor(served_bundle)
     gc.collect()
     gc.disable()
     try:

@@ -10,7 +10,6 @@ from pathlib import Path
 import httpx
 import pytest
 from PIL import Image
-from prompted import with_prompts
 from skimage import data
 
 from idetex_edge import Assessor
@@ -20,13 +19,12 @@ ray = pytest.importorskip("ray", reason="Ray is not installed")
 
 
 def test_replicas_answer_as_the_assessor_does(
-    tiny_bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    served_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ray import serve
 
     from idetex_edge.serve.on_ray import ray_app
 
-    bundle = with_prompts(tiny_bundle_path, tmp_path / "nano", "nano", 400)
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     file = BytesIO()
     Image.fromarray(data.coffee()).save(file, "PNG")
@@ -36,9 +34,9 @@ def test_replicas_answer_as_the_assessor_does(
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
     try:
         serve.start(http_options={"host": "127.0.0.1", "port": port})
-        serve.run(ray_app(Settings(), replicas=2, bundle=str(bundle)))
+        serve.run(ray_app(Settings(), replicas=2, bundle=str(served_bundle)))
         url = f"http://127.0.0.1:{port}"
-        expected = json.loads(json.dumps(Assessor(bundle).score(photo).to_dict()))
+        expected = json.loads(json.dumps(Assessor(served_bundle).score(photo).to_dict()))
         for _ in range(4):
             answer = httpx.post(f"{url}/v1/score", files=[("images", ("x", photo))], timeout=60)
             assert answer.json()["results"] == [expected]

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
-from prompted import with_prompts
 from serving import serving
 from skimage import data
 
@@ -29,13 +28,8 @@ PATIENCE = 60_000
 
 
 @pytest.fixture(scope="module")
-def bundle(tiny_bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return with_prompts(tiny_bundle_path, tmp_path_factory.mktemp("page") / "nano", "nano", 400)
-
-
-@pytest.fixture(scope="module")
-def server(bundle: Path) -> Generator[str]:
-    with serving([GuardedAssessor(bundle, threads=1)]) as address:
+def server(served_bundle: Path) -> Generator[str]:
+    with serving([GuardedAssessor(served_bundle, threads=1)]) as address:
         yield address
 
 
@@ -71,10 +65,10 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_everything_that_the_assessor_says(page: Page, bundle: Path, photo: Path) -> None:
+def test_everything_that_the_assessor_says(page: Page, served_bundle: Path, photo: Path) -> None:
     page.get_by_label("choose a file").set_input_files(photo)
     expect(page.get_by_role("status").first).to_have_text("Done.")
-    expected = Assessor(bundle).assess(photo)
+    expected = Assessor(served_bundle).assess(photo)
     expect(page.locator("#score")).to_have_text(f"{expected.score:.1f}")
     expect(page.locator("#level")).to_have_text(expected.level)
     found = expected.distortions
@@ -132,12 +126,12 @@ def test_boxes_lie_where_they_were_found(page: Page, photo: Path) -> None:
     expect(page.locator("#tip")).to_have_text("Motion blur, severe, 83% sure")
 
 
-def test_a_question(page: Page, bundle: Path, photo: Path) -> None:
+def test_a_question(page: Page, served_bundle: Path, photo: Path) -> None:
     page.get_by_label("choose a file").set_input_files(photo)
     page.get_by_label("Question", exact=True).fill("Which?")
     page.get_by_label("Answers to choose from").fill("Noise\n\nBlur\n")
     page.get_by_role("button", name="Ask").press("Enter")
-    expected = Assessor(bundle).ask(photo, "Which?", ["Noise", "Blur"])
+    expected = Assessor(served_bundle).ask(photo, "Which?", ["Noise", "Blur"])
     expect(page.locator("#answer p")).to_have_text(f"Answer: {expected.choice}")
     expect(page.locator("#answer tr")).to_have_count(2)
 
@@ -152,8 +146,8 @@ def test_what_is_no_picture(page: Page, photo: Path, tmp_path: Path) -> None:
     expect(status).to_have_text("Done.")
 
 
-def test_a_key_is_asked_for(browser: Browser, bundle: Path, photo: Path) -> None:
-    with serving([GuardedAssessor(bundle, threads=1)], Settings(api_key="sesame")) as server:
+def test_a_key_is_asked_for(browser: Browser, served_bundle: Path, photo: Path) -> None:
+    with serving([GuardedAssessor(served_bundle, threads=1)], Settings(api_key="sesame")) as server:
         page = browser.new_page()
         page.set_default_timeout(PATIENCE)
         page.goto(server)

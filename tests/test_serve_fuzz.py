@@ -7,7 +7,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from prompted import with_prompts
 from serving import serving
 
 from benchmarks.serving_fuzz import fuzz
@@ -16,9 +15,8 @@ from idetex_edge.serve.settings import Settings
 
 
 @pytest.fixture(scope="module")
-def server(tiny_bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
-    bundle = with_prompts(tiny_bundle_path, tmp_path_factory.mktemp("fuzz") / "nano", "nano", 400)
-    assessors = [GuardedAssessor(bundle, threads=1, max_pixels=10**6) for _ in range(2)]
+def server(served_bundle: Path) -> Generator[str]:
+    assessors = [GuardedAssessor(served_bundle, threads=1, max_pixels=10**6) for _ in range(2)]
     with serving(assessors, Settings(deadline=20)) as address:
         yield address
 

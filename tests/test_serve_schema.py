@@ -8,7 +8,6 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from prompted import with_prompts
 from serving import serving
 
 from idetex_edge.serve.guarded import GuardedAssessor
@@ -23,9 +22,8 @@ negative_data_rejection.expected-statuses = ["400", "401", "403", "404", "415", 
 
 
 @pytest.fixture(scope="module")
-def server(tiny_bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
-    bundle = with_prompts(tiny_bundle_path, tmp_path_factory.mktemp("schema") / "nano", "nano", 400)
-    with serving([GuardedAssessor(bundle, threads=1)], Settings(deadline=20)) as address:
+def server(served_bundle: Path) -> Generator[str]:
+    with serving([GuardedAssessor(served_bundle, threads=1)], Settings(deadline=20)) as address:
         yield address
 
 
