@@ -177,12 +177,17 @@ def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
     return rgb
 
 
-def _turn_upright(image: Image.Image) -> Image.Image:
+def orientation_of(image: Image.Image) -> int:
+    """The EXIF orientation in which a picture is seen: 1 (as stored) to 8."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # a damaged EXIF block does not make the picture unreadable
-        return image
-    method = _UPRIGHT.get(orientation)
+        return 1
+    return orientation if orientation in _UPRIGHT else 1
+
+
+def _turn_upright(image: Image.Image) -> Image.Image:
+    method = _UPRIGHT.get(orientation_of(image))
     return image if method is None else image.transpose(method)
 
 

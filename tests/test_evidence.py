@@ -101,6 +101,14 @@ def test_a_picture_without_a_score_teaches_none() -> None:
     assert not score_loss(evidence.detach(), scores[:1].expand(2))
 
 
+def _drawn(truth: Truth) -> np.ndarray:
+    """A mask of 1,000 x 1,000 px that is 1 inside the truth's box."""
+    mask = Image.new("F", (1000, 1000))
+    x1, y1, x2, y2 = truth.box
+    ImageDraw.Draw(mask).rectangle((x1, y1, x2 - 1, y2 - 1), fill=1.0)
+    return np.array(mask)
+
+
 def test_grades_of_boxes_are_those_of_masks() -> None:
     truths = [
         Truth("Noise", "severe", (100, 0, 480, 550), 0.2, "as found"),
@@ -109,10 +117,10 @@ def test_grades_of_boxes_are_those_of_masks() -> None:
     ]
     grades = box_grades(truths, 5, 8)
     severe, minor, whole = (
-        coverage(torch.from_numpy(drawn(truth)), 5, 8).flatten() for truth in truths
+        coverage(torch.from_numpy(_drawn(truth)), 5, 8).flatten() for truth in truths
     )
     noise, blur = (len(SEVERITIES) * DISTORTIONS.index(kind) for kind in ("Noise", "Motion blur"))
-    told = {
+    expected = {
         noise: torch.maximum(severe, minor),
         noise + 1: severe,
         noise + 2: severe,
@@ -120,15 +128,7 @@ def test_grades_of_boxes_are_those_of_masks() -> None:
         blur + 1: whole,
     }
     for grade, cells in enumerate(grades.T):
-        assert torch.allclose(cells, told.get(grade, torch.zeros(40)), atol=1e-5)
-
-
-def drawn(truth: Truth) -> np.ndarray:
-    """A mask of 1,000 x 1,000 px that is 1 inside the truth's box."""
-    mask = Image.new("F", (1000, 1000))
-    x1, y1, x2, y2 = truth.box
-    ImageDraw.Draw(mask).rectangle((x1, y1, x2 - 1, y2 - 1), fill=1.0)
-    return np.array(mask)
+        assert torch.allclose(cells, expected.get(grade, torch.zeros(40)), atol=1e-5)
 
 
 def test_a_picture_of_which_nobody_said_what_is_wrong_teaches_its_score_alone() -> None:

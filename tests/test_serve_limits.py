@@ -21,7 +21,7 @@ from idetex_edge.serve.guarded import GuardedAssessor
 from idetex_edge.serve.settings import Settings
 
 
-def test_limits_on_size(served_bundle: Path, served_photo: bytes) -> None:
+def test_limits_on_size(served_bundle: Path) -> None:
     settings = Settings(max_body=100_000, max_pictures=2)
     with serving([GuardedAssessor(served_bundle, threads=1, max_pixels=1000)], settings) as server:
         answer = httpx.post(f"{server}/v1/score", files=files(b"x" * 100_001))

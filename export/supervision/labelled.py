@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from PIL import ExifTags, Image
+from PIL import Image
 
 from export.distortions.compose import Truth
 from export.supervision.example import Example
+from idetex_edge.image import orientation_of
 from idetex_edge.vocabulary import BOX_SCALE
 
 _BOX: Final = re.compile(r"\((\d+),(\d+)\),\((\d+),(\d+)\)")
@@ -40,7 +41,7 @@ class Labelled:
         """Width and height in pixels of the upright picture, from the file's header."""
         with Image.open(self.path) as picture:
             width, height = picture.size
-            lying = picture.getexif().get(ExifTags.Base.Orientation) in _LYING
+            lying = orientation_of(picture) in _LYING
         return (height, width) if lying else (width, height)
 
 

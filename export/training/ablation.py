@@ -124,8 +124,8 @@ def ablate(
     learn from, `vida` a folder of labelled ones (`export.supervision.vida`); for the rest see
     `Setting`. So many `processes` train a variant each, side by side. Returns each variant's last
     validation, and writes them to `run`/ablation.json after every variant; one that is done is not
-    trained again. Raises ExportError for unknown names, and where `run` has variants of something
-    else.
+    trained again. Raises ExportError for unknown names, for a `teacher` or `vida` that
+    the stage has no use for, and where `run` has variants of something else.
     """
     given = [p for p, needed in (("teaching", teacher), ("labels", vida)) if needed]
     variants = (WHOLE_NAME, *parts_of(stage, parts, given))
