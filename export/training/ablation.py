@@ -11,11 +11,10 @@ from typing import Final
 from tokenizers import Tokenizer
 
 from export.recipe import POOL_PARTS, recipe_without
-from export.supervision.vida import read_vida
 from export.training.language_stage import train_language
 from export.training.stages import LANGUAGE, READING, Material
 from export.training.team import Team, train_apart
-from export.training.train import make_checks, scored_examples
+from export.training.train import make_checks, material_of
 from export.training.unfolding import start_of
 from export.training.vision_stage import train_vision
 from export.training.watching import read_log
@@ -146,10 +145,7 @@ def ablate(
     advance("variants trained", 0, len(variants))
     tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
     prompts = PromptSet.from_dict(json.loads((model / "prompts.json").read_text()))
-    real, scored = (scored_examples(photos, held_out) for held_out in (False, True))
-    labelled = read_vida(vida).pictures if vida else ()
-    checks = make_checks(photos, run)
-    material = Material(tokenizer, prompts, pool, real, checks, scored, labelled)
+    material = material_of(tokenizer, prompts, pool, make_checks(photos, run), photos, vida)
     start = start_of(run, preset, tokenizer, model, pool) if trained else None
     setting = Setting(stage, preset, material, minutes, start, teacher)
     found: dict[str, Checked] = {}

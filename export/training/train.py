@@ -9,7 +9,7 @@ model learns to read such evidence, from the truth; then both are joined and lea
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
@@ -84,13 +84,27 @@ def _said(pool: Path, prompts: PromptSet) -> Iterator[str]:
     yield prompts["score"].head(10, 10)
 
 
-def scored_examples(photos: Path, held_out: bool) -> list[Labelled]:
+def _scored_examples(photos: Path, held_out: bool) -> list[Labelled]:
     """The photographs that people scored, of one side of the split, as examples of that task."""
     return [
         Labelled(photo.path, (score_example(photo.mos),))
         for photo in scored_photos(list_photos(photos), held_out)
         if photo.mos is not None
     ]
+
+
+def material_of(
+    tokenizer: Tokenizer,
+    prompts: PromptSet,
+    pool: Path,
+    checks: Mapping[str, Path],
+    photos: Path,
+    vida: Path | None,
+) -> Material:
+    """Material with the scored ones of `photos` and, where given, the pictures of `vida`."""
+    real, scored = (_scored_examples(photos, held_out) for held_out in (False, True))
+    labelled = read_vida(vida).pictures if vida else ()
+    return Material(tokenizer, prompts, pool, real, checks, scored, labelled)
 
 
 def train(
@@ -134,9 +148,7 @@ def train(
         more = [path.read_text() for path in texts]
         train_tokenizer([*_said(pool, prompts), *more]).save(str(vocabulary))
     tokenizer = Tokenizer.from_file(str(vocabulary))
-    real, scored = (scored_examples(photos, held_out) for held_out in (False, True))
-    labelled = read_vida(vida).pictures if vida else ()
-    material = Material(tokenizer, prompts, pool, real, checks, scored, labelled)
+    material = material_of(tokenizer, prompts, pool, checks, photos, vida)
     common = (preset, material, run)
     begun = start_of(run, preset, tokenizer, start, pool) if start else None
     apart = minutes * _APART_SHARE
