@@ -71,7 +71,7 @@ def needed(shapes: Iterable[Shape], precisions: Iterable[str]) -> list[Variant]:
             found[variant.name] = variant
     for form in {form for precision in precisions for form in WEIGHTS[precision]}:
         for epilogue in linear.EPILOGUES:
-            for rows in ("many",) if form == "integer" else ("few", "many"):
+            for rows in linear.FORMS[form]:
                 variant = linear.variant(form, epilogue, rows)
                 found[variant.name] = variant
     return [found[name] for name in sorted(found)]

@@ -38,6 +38,7 @@ import triton
 import triton.language as tl
 
 from kernels.variant import Variant, power_of_two
+from kernels.widen import pairs, widened
 
 LOG2_E: Final = 1.4426950408889634
 
@@ -49,43 +50,76 @@ def attend(
     values,
     key_scales,
     value_scales,
+    base,
     slot,
-    place,
     here,
-    used,
     visible,
     scale,
     largest,
     total,
-    found,
+    first,
+    second,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_D: tl.constexpr,
     QUANTIZED: tl.constexpr,
 ):
     """One block of slots seen: the softmax's largest exponent, its sum, and what is found so far.
 
-    slot, here [S]: the block's slots in the scales, and which there are; place, used [S, D]: their
-    numbers in keys and values; visible [1, S] or [M, S], which query sees which. Exponents are of
-    two. Scales are reached from pointers that all threads share: slots are kept in registers.
+    slot, here [S]: the block's slots behind `base`, and which there are; visible [1, S] or [M, S]:
+    which query sees which; first, second [M, D / 2]: what is found in the columns of `halves_of`.
+    Exponents are of two. Scales are reached from pointers that all threads share: slots are kept in
+    registers.
     """
-    k = tl.load(keys + place, mask=used, other=0).to(q.dtype)
-    v = tl.load(values + place, mask=used, other=0).to(q.dtype)
+    d, h = tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_D // 2)
+    row = (base + slot).to(tl.int64)[:, None]
+    used = here[:, None] & (d < HEAD_DIM)[None, :]
+    k = tl.load(keys + row * HEAD_DIM + d[None, :], mask=used, other=0)
+    half = here[:, None] & (h < HEAD_DIM // 2)[None, :]
+    if QUANTIZED:
+        # The product takes pairs of slots, which lie apart. Shared memory turns what has 16 bits:
+        # bytes are turned by twos, neighbours of a slot, and told apart behind that.
+        pair = values.to(tl.pointer_type(tl.int16)) + row * (HEAD_DIM // 2) + h[None, :]
+        v, w = pairs(tl.load(pair, mask=half, other=0), q.dtype)
+        k = widened(k, q.dtype)
+    else:
+        place = values + row * HEAD_DIM + h[None, :]
+        v = tl.load(place, mask=half, other=0.0)
+        w = tl.load(place + HEAD_DIM // 2, mask=half, other=0.0)
     scores = tl.dot(q, tl.trans(k)) * scale
     if QUANTIZED:
-        scores *= tl.load(key_scales + slot, mask=here, other=0.0)[None, :]
+        scores *= tl.load(key_scales + base + slot, mask=here, other=0.0)[None, :]
     scores = tl.where(visible, scores, float("-inf"))
     larger = tl.maximum(largest, tl.max(scores, 1))
     shrink = tl.exp2(largest - larger)
     p = tl.exp2(scores - larger[:, None])
     total = total * shrink + tl.sum(p, 1)
+    first *= shrink[:, None]
+    second *= shrink[:, None]
     if QUANTIZED:
         # Relative to the block's largest: the scales themselves can be too small for FP16.
-        value_scale = tl.load(value_scales + slot, mask=here, other=0.0)
+        value_scale = tl.load(value_scales + base + slot, mask=here, other=0.0)
         top = tl.max(value_scale, 0)
-        p = p * (value_scale / top)[None, :]
-        added = tl.dot(p.to(q.dtype), v) * top
+        p = (p * (value_scale / top)[None, :]).to(q.dtype)
+        first += tl.dot(p, v) * top
+        second += tl.dot(p, w) * top
     else:
-        added = tl.dot(p.to(q.dtype), v)
-    found = found * shrink[:, None] + added
-    return larger, total, found
+        p = p.to(q.dtype)
+        first = tl.dot(p, v, first)
+        second = tl.dot(p, w, second)
+    return larger, total, first, second
+
+
+@triton.jit
+def halves_of(HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, QUANTIZED: tl.constexpr):
+    """The columns that `attend` finds first, those that it finds second, and which there are."""
+    h = tl.arange(0, BLOCK_D // 2)
+    if QUANTIZED:
+        first = 2 * h
+        second = first + 1
+    else:
+        first = h
+        second = h + HEAD_DIM // 2
+    return first, second, h < HEAD_DIM // 2
 
 
 @triton.jit
@@ -126,23 +160,22 @@ def decode_attention_kernel(
         )
         largest = tl.full((BLOCK_M,), float("-inf"), tl.float32)
         total = tl.zeros((BLOCK_M,), tl.float32)
-        found = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+        one = tl.zeros((BLOCK_M, BLOCK_D // 2), tl.float32)
+        other = tl.zeros((BLOCK_M, BLOCK_D // 2), tl.float32)
         base = kv_head * capacity + start
         for begin in range(0, count, BLOCK_S):
             s = begin + tl.arange(0, BLOCK_S)
             here = s < count
-            place = (base + s).to(tl.int64)[:, None] * HEAD_DIM + d[None, :]
-            mask = here[:, None] & wide[None, :]
-            largest, total, found = attend(
-                *(q, keys, values, key_scales + base, value_scales + base, s, place, here, mask),
-                *(here[None, :], scale, largest, total, found, QUANTIZED),
+            largest, total, one, other = attend(
+                *(q, keys, values, key_scales, value_scales, base, s, here, here[None, :]),
+                *(scale, largest, total, one, other, HEAD_DIM, BLOCK_D, QUANTIZED),
             )
         part = (first + m // GROUP) * heads + head
-        tl.store(
-            partial + part[:, None] * HEAD_DIM + d[None, :],
-            found / total[:, None],
-            mask=used[:, None] & wide[None, :],
-        )
+        place = partial + part[:, None] * HEAD_DIM
+        left, right, there = halves_of(HEAD_DIM, BLOCK_D, QUANTIZED)
+        mask = used[:, None] & there[None, :]
+        tl.store(place + left[None, :], one / total[:, None], mask=mask)
+        tl.store(place + right[None, :], other / total[:, None], mask=mask)
         tl.store(weight + part, largest + tl.log2(total), mask=used)
 
 
@@ -213,7 +246,6 @@ def variant(
             "BLOCK_S": 32 if shared else 64,
             "QUANTIZED": cache == "int8",
         },
-        warps=8 if shared and head_dim > 64 else 4,
     )
 
 

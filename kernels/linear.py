@@ -39,11 +39,25 @@ import triton
 import triton.language as tl
 
 from kernels.variant import Variant, ceil_div
+from kernels.widen import halves, widened
 
 GRAIN: Final = 64
 """Inputs come in multiples of this; an INT4 group is as long."""
 
-FORMS: Final = ("float", "int8", "int4", "integer")
+FORMS: Final[Mapping[str, tuple[int, ...]]] = {
+    "float": (8, 16, 64, 128),
+    "int8": (8, 16, 64),
+    "int4": (8, 16, 64),
+    "integer": (64, 128),
+}
+"""Number formats, and the tiles that each has, by their rows (see `TILES`). Prefill and vision
+multiply INT8 weights as "integer", so that their own largest tile serves large batches alone.
+INT4's is widened once for each 64 rows, which costs what a larger tile would save."""
+
+FEW: Final = 16
+"""Rows of the largest tile for decoding, where reading the weights is the work."""
+MIDDLE: Final = 64
+"""Rows of the tile for layers that have too few for the largest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +79,54 @@ EPILOGUES: Final[Mapping[str, Epilogue]] = {
     "quick_gelu": Epilogue("quick_gelu"),
 }
 
-_ROWS: Final[Mapping[str, tuple[int, int, int]]] = {
-    #           rows, outputs, warps
-    "few": (16, 32, 4),
-    "many": (64, 64, 4),
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """What one program computes: so many outputs of so many rows.
+
+    inputs: read at once of weights of a byte each; half as many where they have two. A warp reads
+    16 outputs of those: with three such steps under way, a multiprocessor that holds four or five
+    programs has as many bytes asked for as hide its memory's latency.
+    """
+
+    outputs: int
+    inputs: int
+    warps: int
+    stages: int
+
+
+TILES: Final[Mapping[int, Tile]] = {
+    8: Tile(16, 256, 1, 5),
+    16: Tile(16, 256, 1, 5),
+    64: Tile(64, 128, 4, 3),
+    128: Tile(128, 128, 8, 3),
 }
-"""Tile sizes: "few" for up to 16 rows, as in decoding. A gate halves "many"."""
+"""By the most rows of a tile: two for decoding, two for vision and prefill."""
+
+
+def tile_of(form: str, epilogue: str, rows: int, outputs: int, processors: int) -> int:
+    """The tile for a layer, by its rows, on a GPU of so many multiprocessors.
+
+    The smallest that takes all rows reads the weights once. Where none does, the largest reads the
+    least, if there are enough of them for every multiprocessor.
+    """
+    largest = FORMS[form][-1]
+    middle = [tile for tile in FORMS[form] if tile <= MIDDLE]
+    for tile in middle:
+        if rows <= tile:
+            return tile
+    programs = ceil_div(rows, largest) * ceil_div(outputs, outputs_of_tile(epilogue, largest))
+    return largest if programs >= processors else middle[-1]
+
+
+def outputs_of_tile(epilogue: str, rows: int) -> int:
+    """How many outputs a tile has: half as many where a second tile is held in registers.
+
+    That is the gate, or the residual; of few rows, both are small.
+    """
+    follows, tile = EPILOGUES[epilogue], TILES[rows]
+    twofold = rows > FEW and (follows.gated or follows.residual)
+    return tile.outputs // 2 if twofold else tile.outputs
 
 
 @triton.jit
@@ -85,36 +141,45 @@ def _product(
     FORM: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
 ):
-    """The tile's sums over all inputs, without the scales of outputs and rows."""
+    """The tile's sums over all inputs [outputs, rows], without the scales of outputs and rows."""
     if FORM == "integer":
-        total = tl.zeros((BLOCK_M, BLOCK_N), tl.int32)
+        total = tl.zeros((BLOCK_N, BLOCK_M), tl.int32)
     else:
-        total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+        total = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
     if FORM == "int4":
         j = tl.arange(0, 32)
-        x_at = x + at_rows[:, None] * inputs + j[None, :]
-        w_at = weight + at_outputs[None, :] * (inputs // 2) + j[:, None]
-        for begin in range(0, inputs, 64):
-            low = tl.load(x_at + begin, mask=row_mask[:, None], other=0.0)
-            high = tl.load(x_at + begin + 32, mask=row_mask[:, None], other=0.0)
-            packed = tl.load(w_at + begin // 2).to(tl.int32)
-            group = tl.dot(low, ((packed & 15) - 8).to(low.dtype))
-            group += tl.dot(high, ((packed >> 4) - 8).to(low.dtype))
-            total += group * tl.load(scale + at_outputs * (inputs // 64) + begin // 64)[None, :]
+        x_at = x + at_rows[None, :] * inputs + j[:, None]
+        w_at = weight + at_outputs[:, None] * (inputs // 2) + j[None, :]
+        for begin in range(0, inputs, BLOCK_K):
+            for group in tl.static_range(BLOCK_K // 64):
+                at = begin + group * 64
+                there = at + j < inputs
+                used = row_mask[None, :] & there[:, None]
+                low = tl.load(x_at + at, mask=used, other=0.0)
+                high = tl.load(x_at + at + 32, mask=used, other=0.0)
+                packed = tl.load(w_at + at // 2, mask=there[None, :], other=0)
+                lower, upper = halves(packed, low.dtype)
+                found = tl.dot(upper, high, tl.dot(lower, low))
+                step = scale + at_outputs * (inputs // 64) + at // 64
+                inside = at_outputs * 0 + at < inputs
+                total += found * tl.load(step, mask=inside, other=0.0)[:, None]
     else:
-        k = tl.arange(0, 64)
-        x_at = x + at_rows[:, None] * inputs + k[None, :]
-        w_at = weight + at_outputs[None, :] * inputs + k[:, None]
-        for begin in range(0, inputs, 64):
-            a = tl.load(x_at + begin, mask=row_mask[:, None], other=0)
-            w = tl.load(w_at + begin)
-            if FORM == "int8":
-                w = w.to(a.dtype)
-            if FORM == "integer":
-                total += tl.dot(a, w, out_dtype=tl.int32)
+        k = tl.arange(0, BLOCK_K)
+        x_at = x + at_rows[None, :] * inputs + k[:, None]
+        w_at = weight + at_outputs[:, None] * inputs + k[None, :]
+        for begin in range(0, inputs, BLOCK_K):
+            if BLOCK_K == 64:
+                a = tl.load(x_at + begin, mask=row_mask[None, :], other=0)
+                w = tl.load(w_at + begin)
             else:
-                total += tl.dot(a, w)
+                there = begin + k < inputs
+                a = tl.load(x_at + begin, mask=row_mask[None, :] & there[:, None], other=0)
+                w = tl.load(w_at + begin, mask=there[None, :], other=0)
+            if FORM == "int8":
+                w = widened(w, a.dtype)
+            total = tl.dot(w, a, total, out_dtype=total.dtype)
     return total
 
 
@@ -130,8 +195,8 @@ def _finished(
     FORM: tl.constexpr,
     ACTIVATION: tl.constexpr,
 ):
-    """Sums with their scales, bias and activation."""
-    y = total.to(tl.float32)
+    """Sums with their scales, bias and activation: [rows, outputs]."""
+    y = tl.trans(total).to(tl.float32)
     if FORM == "integer":
         y *= tl.load(x_scale + rows_at, mask=row_mask, other=0.0)[:, None]
     if FORM == "int8" or FORM == "integer":
@@ -162,6 +227,7 @@ def linear_kernel(
     RESIDUAL: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
 ):
     # Neighbouring programs share a weight tile, which is the larger part of what is read.
     m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -170,11 +236,15 @@ def linear_kernel(
     # Outputs beyond the last compute the first ones again and are not stored.
     at = tl.where(n < outputs, n, 0)
     rows64, at64 = m.to(tl.int64), at.to(tl.int64)
-    total = _product(x, weight, scale, rows64, at64, row_mask, inputs, FORM, BLOCK_M, BLOCK_N)
+    total = _product(
+        x, weight, scale, rows64, at64, row_mask, inputs, FORM, BLOCK_M, BLOCK_N, BLOCK_K
+    )
     y = _finished(total, x_scale, scale, bias, m, at64, row_mask, FORM, ACTIVATION)
     if GATED:
         above = at64 + outputs
-        total = _product(x, weight, scale, rows64, above, row_mask, inputs, FORM, BLOCK_M, BLOCK_N)
+        total = _product(
+            x, weight, scale, rows64, above, row_mask, inputs, FORM, BLOCK_M, BLOCK_N, BLOCK_K
+        )
         up = _finished(total, x_scale, scale, bias, m, above, row_mask, FORM, ACTIVATION)
         y = y / (1.0 + tl.exp(-y)) * up
     place = rows64[:, None] * outputs + n[None, :]
@@ -184,10 +254,9 @@ def linear_kernel(
     tl.store(output + place, y.to(output.dtype.element_ty), mask=mask)
 
 
-def variant(form: str, epilogue: str, rows: str, floats: str = "fp16") -> Variant:
-    """The kernel for a weight format, an epilogue and "few" (up to 16) or "many" rows."""
-    follows = EPILOGUES[epilogue]
-    block_m, block_n, warps = _ROWS[rows]
+def variant(form: str, epilogue: str, rows: int, floats: str = "fp16") -> Variant:
+    """The kernel for a weight format, an epilogue and one of `TILES`, by its rows."""
+    follows, tile = EPILOGUES[epilogue], TILES[rows]
     kind = f"*{floats}"
     weights = {"float": kind, "int8": "*i8", "int4": "*u8", "integer": "*i8"}
     return Variant(
@@ -210,11 +279,12 @@ def variant(form: str, epilogue: str, rows: str, floats: str = "fp16") -> Varian
             "ACTIVATION": follows.activation,
             "GATED": follows.gated,
             "RESIDUAL": follows.residual,
-            "BLOCK_M": block_m,
-            "BLOCK_N": block_n // 2 if follows.gated and rows == "many" else block_n,
+            "BLOCK_M": rows,
+            "BLOCK_N": outputs_of_tile(epilogue, rows),
+            "BLOCK_K": tile.inputs // 2 if form == "float" else tile.inputs,
         },
-        warps=warps,
-        stages=4 if rows == "few" else 3,
+        warps=tile.warps,
+        stages=tile.stages,
     )
 
 
@@ -271,7 +341,7 @@ def reference(
     epilogue: str,
     residual: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The same in float64; x and weight multiplied by their scales already (see `widened`)."""
+    """The same in float64; x and weight multiplied by their scales already (see `dense`)."""
     follows = EPILOGUES[epilogue]
     y = x.double() @ weight.double().T + bias.double()
     if follows.activation == "gelu":
@@ -286,7 +356,7 @@ def reference(
     return y
 
 
-def widened(form: str, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+def dense(form: str, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """What a stored weight stands for: float64 [N, K]."""
     if form == "float":
         return weight.double()

@@ -28,7 +28,7 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels.decode_attention import LOG2_E, attend
+from kernels.decode_attention import LOG2_E, attend, halves_of
 from kernels.variant import Variant, power_of_two
 
 QUERIES: Final = 64
@@ -62,13 +62,14 @@ def prefill_attention_kernel(
     first_run = tl.load(blocks + block * 5 + 3)
     last_run = first_run + tl.load(blocks + block * 5 + 4)
     m, d = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_D)
+    at = ((first_query + m) * heads + head)[:, None] * HEAD_DIM
     used = (m < queries)[:, None] & (d < HEAD_DIM)[None, :]
-    at = ((first_query + m) * heads + head)[:, None] * HEAD_DIM + d[None, :]
-    q = tl.load(query + at, mask=used, other=0.0)
+    q = tl.load(query + at + d[None, :], mask=used, other=0.0)
     # Finite, so that a block of keys that a query does not see leaves no NaN behind.
     largest = tl.full((BLOCK_M,), -1e30, tl.float32)
     total = tl.zeros((BLOCK_M,), tl.float32)
-    found = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+    one = tl.zeros((BLOCK_M, BLOCK_D // 2), tl.float32)
+    other = tl.zeros((BLOCK_M, BLOCK_D // 2), tl.float32)
     before = 0
     for run in range(first_run, last_run):
         base = head // group * capacity + tl.load(runs + run * 2)
@@ -77,16 +78,18 @@ def prefill_attention_kernel(
         for begin in range(0, seen, BLOCK_S):
             s = begin + tl.arange(0, BLOCK_S)
             here = s < seen
-            place = (base + s).to(tl.int64)[:, None] * HEAD_DIM + d[None, :]
-            mask = here[:, None] & (d < HEAD_DIM)[None, :]
             visible = here[None, :] & ((before + s)[None, :] < (limit + m)[:, None])
-            largest, total, found = attend(
-                *(q, keys, values, key_scales + base, value_scales + base, s, place, here, mask),
-                *(visible, scale, largest, total, found, QUANTIZED),
+            largest, total, one, other = attend(
+                *(q, keys, values, key_scales, value_scales, base, s, here, visible),
+                *(scale, largest, total, one, other, HEAD_DIM, BLOCK_D, QUANTIZED),
             )
         before += count
-    found = found / total[:, None]
-    tl.store(output + at, found.to(output.dtype.element_ty), mask=used)
+    left, right, there = halves_of(HEAD_DIM, BLOCK_D, QUANTIZED)
+    place = output + at
+    mask = (m < queries)[:, None] & there[None, :]
+    kind = output.dtype.element_ty
+    tl.store(place + left[None, :], (one / total[:, None]).to(kind), mask=mask)
+    tl.store(place + right[None, :], (other / total[:, None]).to(kind), mask=mask)
 
 
 def variant(head_dim: int, cache: str, floats: str = "fp16") -> Variant:
@@ -114,10 +117,9 @@ def variant(head_dim: int, cache: str, floats: str = "fp16") -> Variant:
             "HEAD_DIM": head_dim,
             "BLOCK_D": power_of_two(head_dim),
             "BLOCK_M": QUERIES,
-            "BLOCK_S": 32,
+            "BLOCK_S": 32 if cache == "int8" else 64,
             "QUANTIZED": cache == "int8",
         },
-        warps=8 if head_dim > 64 else 4,
     )
 
 

@@ -130,8 +130,13 @@ class Projector:
     outer: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     floats: str = "fp16"
 
-    def project(self, x: torch.Tensor, order: torch.Tensor, epsilon: float) -> torch.Tensor:
-        """Features of a picture, float32 [T, text hidden], in the order that `order` restores."""
+    def project(
+        self, x: torch.Tensor, order: torch.Tensor, epsilon: float, processors: int = 1
+    ) -> torch.Tensor:
+        """Features of a picture, float32 [T, text hidden], in the order that `order` restores.
+
+        processors: the GPU's multiprocessors, for `kernels.linear.tile_of`.
+        """
         tokens, unit = len(order), len(x) // len(order) * x.shape[1]
         whole = self.form == "integer"
         kind = torch.float16 if self.floats == "fp16" else torch.bfloat16
@@ -143,14 +148,17 @@ class Projector:
         gather = variant(self.norm, "int8" if whole else self.floats, x.shape[1])
         merge_patches(gather, rows, scale, x, order, self.norm_weight, self.norm_bias, epsilon)
         between = empty(unit, kind)
-        first = linear.variant(self.form, "gelu", "many", self.floats)
-        linear.linear(first, between, rows, *self.inner, x_scale=scale if whole else None)
-        last = linear.variant(self.form, "full", "many", self.floats)
+
+        def layer(epilogue: str, width: int) -> Variant:
+            rows = linear.tile_of(self.form, epilogue, tokens, width, processors)
+            return linear.variant(self.form, epilogue, rows, self.floats)
+
+        linear.linear(layer("gelu", unit), between, rows, *self.inner, x_scale=scale if whole else None)
         features = empty(len(self.outer[0]), torch.float32)
         if whole:
             quantize.quantize(quantize.variant(self.floats), rows, scale, between)
         linear.linear(
-            last,
+            layer("full", len(self.outer[0])),
             features,
             rows if whole else between,
             *self.outer,
@@ -182,5 +190,5 @@ def reference_projector(
         if form == "integer":
             levels, steps = quantized(rows)
             rows = levels.double() * steps.double()[:, None]
-        rows = linear.reference(rows, linear.widened(form, matrix, scale), bias, epilogue)
+        rows = linear.reference(rows, linear.dense(form, matrix, scale), bias, epilogue)
     return rows

@@ -43,11 +43,13 @@ class Code(IntEnum):
 
 @dataclass
 class HostGpu:
-    """The driver's interface. `arch`: major and minor compute capability."""
+    """The driver's interface. `arch`: major and minor compute capability; few `processors`, so
+    that small layers too are cut into the tiles of large ones."""
 
     variants: Iterable[Variant]
     arch: tuple[int, int] = (8, 7)
     devices: int = 1
+    processors: int = 2
     memory: int = 2**31
     launches: list[str] = field(default_factory=list[str])
     copies: int = 0
@@ -59,6 +61,7 @@ class HostGpu:
     CUdevice_attribute = SimpleNamespace(
         CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR=0,
         CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR=1,
+        CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT=2,
     )
     CUfunction_attribute = SimpleNamespace(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8)
     CUstreamCaptureMode = SimpleNamespace(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL=1)
@@ -100,7 +103,7 @@ class HostGpu:
         return Code.CUDA_SUCCESS, index
 
     def cuDeviceGetAttribute(self, kind: int, device: int) -> tuple[Code, int]:
-        return Code.CUDA_SUCCESS, self.arch[kind]
+        return Code.CUDA_SUCCESS, (*self.arch, self.processors)[kind]
 
     def cuDeviceGetName(self, length: int, device: int) -> tuple[Code, bytes]:
         return Code.CUDA_SUCCESS, b"Host GPU".ljust(length, b"\0")

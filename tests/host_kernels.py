@@ -14,6 +14,8 @@ from kernels.variant import Variant
 
 
 class Memory(Protocol):
+    processors: int
+
     def view(self, address: int, kind: str, *shape: int) -> np.ndarray[Any, Any]: ...
 
 
@@ -125,8 +127,8 @@ def _linear(run: Launch) -> None:
     form, rows, outputs, inputs = (
         run.constant("FORM"), run["rows"], run["outputs"], run["inputs"]
     )  # fmt: skip
-    _, _, epilogue, kind = run.variant.name.split(".")[1:]
-    assert kind == "many" or rows <= 16
+    _, _, epilogue, most = run.variant.name.split(".")[1:]
+    assert int(most) == linear.tile_of(form, epilogue, rows, outputs, run.gpu.processors)
     tile = run.constant("BLOCK_M"), run.constant("BLOCK_N")
     assert run.grid == (-(-rows // tile[0]), -(-outputs // tile[1]))
     assert inputs % linear.GRAIN == 0
@@ -138,7 +140,7 @@ def _linear(run: Launch) -> None:
     if form == "integer":
         x = x.double() * run.tensor("x_scale", rows).double()[:, None]
     residual = run.tensor("residual", rows, outputs) if run.constant("RESIDUAL") else None
-    found = linear.reference(x, linear.widened(form, weight, scale), bias, epilogue, residual)
+    found = linear.reference(x, linear.dense(form, weight, scale), bias, epilogue, residual)
     run.array("output", rows, outputs)[:] = found.numpy()
 
 

@@ -25,8 +25,10 @@ HEAVIEST = [
     decode_attention.variant(64, 2, "int8", shared=False),
     prefill_attention.variant(128, "int8"),
     prefill_attention.variant(80, "float"),
-    linear.variant("int4", "gated", "many"),
-    linear.variant("integer", "gated", "many"),
+    linear.variant("int4", "gated", 64),
+    linear.variant("int8", "gated", 64),
+    linear.variant("float", "residual", 128),
+    linear.variant("integer", "gated", 128),
 ]
 """Those with the most registers and shared memory, and sizes of the attention that were close."""
 

@@ -162,7 +162,9 @@ def test_answers_are_those_of_the_onnx_engine(
     # INT8 matrices multiply INT8 in vision and prefill, and are widened in decoding alone.
     products = {name.split(".")[2] for name in gpu.launches if name.startswith("linear")}
     assert ("integer" in products) == (precision != "fp16")
-    assert not any("int8" in name and name.endswith("many") for name in gpu.launches)
+    assert any(name.startswith("linear") and name.endswith(".128") for name in gpu.launches)
+    widening = {name for name in gpu.launches if name.startswith("linear.fp16.int8")}
+    assert all(int(name.rpartition(".")[2]) <= 16 for name in widening)
 
 
 def test_where_an_int8_prompt_is_cut_changes_nothing(

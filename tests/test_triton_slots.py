@@ -3,13 +3,18 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from idetex_edge.triton.chunks import SLOTS, chunks_of
+from idetex_edge.triton.chunks import SIZES, chunks_of
 from idetex_edge.triton.slots import Chain, Slots
 
 
 @settings(max_examples=50)
-@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 700)), min_size=1, max_size=12))
-def test_every_token_of_every_chain_is_read_once(forks: list[tuple[int, int]]) -> None:
+@given(
+    st.lists(st.tuples(st.integers(0, 6), st.integers(0, 700)), min_size=1, max_size=12),
+    st.integers(1, 60),
+)
+def test_every_token_of_every_chain_is_read_once(
+    forks: list[tuple[int, int]], programs: int
+) -> None:
     """Random trees of forks: chunks cover each chain exactly, and no two write one slot."""
     slots = Slots(2**15)
     chains = [Chain(slots)]
@@ -20,10 +25,10 @@ def test_every_token_of_every_chain_is_read_once(forks: list[tuple[int, int]]) -
         written[id(child)] = [*written[id(source)], *child.append(count)]
         written[id(source)] += source.append(1)
         chains.append(child)
-    chunks = chunks_of(chains, 4)
+    chunks = chunks_of(chains, 4, programs)
     read: list[list[int]] = [[] for _ in chains]
     for start, count, first, members in (*chunks.single, *chunks.shared):
-        assert 0 < count <= SLOTS
+        assert 0 < count <= SIZES[-1]
         for row in chunks.rows[first : first + members]:
             read[row] += range(start, start + count)
     for row, chain in enumerate(chains):
@@ -32,6 +37,16 @@ def test_every_token_of_every_chain_is_read_once(forks: list[tuple[int, int]]) -
         mine = chunks.parts[chunks.offsets[row] : chunks.offsets[row + 1]]
         assert (chunks.rows[mine] == row).all()
     assert all(len(set(w)) == len(w) for w in written.values())
+
+
+def test_a_large_gpu_is_given_short_chunks() -> None:
+    slots = Slots(1024)
+    chain = Chain(slots)
+    chain.append(1000)
+    lengths = {
+        programs: chunks_of([chain], 8, programs).single[0][1] for programs in (3, 4, 8, 16, 99)
+    }
+    assert lengths == {3: 256, 4: 256, 8: 128, 16: 64, 99: 64}
 
 
 def test_segments_are_free_again_when_no_chain_holds_them() -> None:

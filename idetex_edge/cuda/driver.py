@@ -49,11 +49,12 @@ class Device:
             raise EngineError(f"the {engine} engine needs an NVIDIA GPU; this machine shows none")
         device = self._call("cuDeviceGet", 0)
         kinds = api.CUdevice_attribute
-        major, minor = (
-            self._call("cuDeviceGetAttribute", kind, device)
+        major, minor, self.processors = (
+            int(self._call("cuDeviceGetAttribute", kind, device))
             for kind in (
                 kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
                 kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
+                kinds.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
             )
         )
         self.arch = f"sm_{major}{minor}"

@@ -11,8 +11,12 @@ import numpy.typing as npt
 
 from idetex_edge.triton.slots import Chain
 
-SLOTS: Final = 256
-"""The most slots of a chunk: long prefixes are read by many programs at once."""
+SIZES: Final = (64, 128, 256)
+"""Slots of a chunk, which one program reads: as few as leave enough programs for the whole GPU."""
+PARTS: Final = 1024
+"""The most parts of a step where it has a choice: it has memory for no more."""
+PROGRAMS: Final = 4
+"""How many programs a multiprocessor runs side by side, by their registers."""
 
 Table = npt.NDArray[np.int32]
 
@@ -33,18 +37,18 @@ class Chunks:
     parts: Table
 
 
-def chunks_of(chains: Sequence[Chain], members: int) -> Chunks:
+def chunks_of(chains: Sequence[Chain], members: int, programs: int) -> Chunks:
     """Cut the runs of a batch's chains; a shared chunk has at most `members` rows.
 
-    Rows share what they see of a segment when they see the same length of it, as forks of one
-    sequence do.
+    Rows share what they see of a segment chunk by chunk, as forks of one sequence do. programs: of
+    how many chunks at most; more are had only where the longest give more.
     """
     readers: dict[tuple[int, int], list[int]] = {}
-    for row, chain in enumerate(chains):
-        for run in chain.runs:
-            for begin in range(0, run.count, SLOTS):
-                piece = (run.segment.start + begin, min(SLOTS, run.count - begin))
-                readers.setdefault(piece, []).append(row)
+    for size in SIZES:
+        readers = _pieces(chains, size)
+        counts = [len(rows) for rows in readers.values()]
+        if sum(counts) <= PARTS and sum(-(-count // members) for count in counts) <= programs:
+            break
     single: list[tuple[int, int, int, int]] = []
     shared: list[tuple[int, int, int, int]] = []
     rows: list[int] = []
@@ -61,6 +65,17 @@ def chunks_of(chains: Sequence[Chain], members: int) -> Chunks:
         np.concatenate(([0], np.cumsum(counted))).astype(np.int32),
         np.argsort(rows, kind="stable").astype(np.int32),
     )
+
+
+def _pieces(chains: Sequence[Chain], size: int) -> dict[tuple[int, int], list[int]]:
+    """The rows that read each piece of at most `size` slots: its first slot, its slots."""
+    readers: dict[tuple[int, int], list[int]] = {}
+    for row, chain in enumerate(chains):
+        for run in chain.runs:
+            for begin in range(0, run.count, size):
+                piece = (run.segment.start + begin, min(size, run.count - begin))
+                readers.setdefault(piece, []).append(row)
+    return readers
 
 
 def _table(chunks: Sequence[tuple[int, int, int, int]]) -> Table:

@@ -14,6 +14,8 @@ from idetex_edge.triton.contents import CONTENTS, Contents, KernelFacts
 
 _FORMATS: Final[Mapping[str, str]] = {"i32": "i", "i32:16": "i", "fp32": "f"}
 """How `struct` packs an argument; all others are addresses."""
+MIDDLE: Final = 64
+"""Rows of the tile for layers that have too few for the largest."""
 _SLOT: Final = 8
 """Each argument lies at a multiple of this many bytes, which suits every type."""
 
@@ -62,6 +64,11 @@ class Kernels:
             )
         self._device, self._facts = device, contents.kernels[device.arch]
         self._loaded: dict[str, Kernel] = {}
+        self._tiles: dict[str, list[int]] = {}
+        for name in self._facts.kernels:
+            layer, _, rows = name.rpartition(".")
+            if rows.isdecimal():
+                self._tiles.setdefault(layer, []).append(int(rows))
         try:
             self._images = bundle.file(self._facts.file).read_bytes()
         except OSError as error:
@@ -79,3 +86,21 @@ class Kernels:
             image = self._images[facts.offset : facts.offset + facts.bytes]
             self._loaded[name] = Kernel(self._device, facts, image)
         return self._loaded[name]
+
+    def tile(self, name: str, rows: int, outputs: int) -> Kernel:
+        """Load the form of a linear kernel whose tile suits a layer (`kernels.linear.tile_of`).
+
+        The smallest that takes all rows reads the weights once. Where none does, the largest reads
+        the least, if there are enough of them for every multiprocessor. Raises BundleError when
+        the bundle lacks the kernel.
+        """
+        tiles = sorted(self._tiles.get(name, []))
+        if not tiles:
+            return self[name]
+        middle = [tile for tile in tiles if tile <= MIDDLE]
+        for tile in middle:
+            if rows <= tile:
+                return self[f"{name}.{tile}"]
+        largest = self[f"{name}.{tiles[-1]}"]
+        programs = -(-rows // largest.rows) * -(-outputs // largest.outputs)
+        return largest if programs >= self._device.processors else self[f"{name}.{middle[-1]}"]

@@ -13,8 +13,7 @@ from idetex_edge.bundle import TextFacts
 from idetex_edge.cuda.driver import Device
 from idetex_edge.errors import EngineError
 from idetex_edge.positions import mrope_rotary
-from idetex_edge.triton.chunks import SLOTS as SLOTS_OF_CHUNK
-from idetex_edge.triton.chunks import Chunks, chunks_of
+from idetex_edge.triton.chunks import PARTS, PROGRAMS, SIZES, Chunks, chunks_of
 from idetex_edge.triton.contents import Contents
 from idetex_edge.triton.layers import FLOATS, FULL, HALF, Layers, Rounded
 from idetex_edge.triton.memory import Buffers
@@ -25,8 +24,6 @@ PIECE: Final = 512
 """The most tokens that are prefilled at once; longer prompts take several turns."""
 ROWS: Final = 32
 """The most sequences that decode as one batch."""
-PARTS: Final = 1024
-"""The most parts of a decoding step, and so chunks; larger batches are halved."""
 RUNS: Final = 256
 """The most runs of a chain."""
 SLOTS: Final = 32768
@@ -54,6 +51,7 @@ class Language:
         self._facts = facts
         self._group = facts.heads // facts.kv_heads
         self._members = 64 // self._group
+        self._programs = PROGRAMS * device.processors // facts.kv_heads
         self._size_of_cache = 1 if contents.cache == "int8" else HALF
         self.slots = Slots(min(SLOTS, -(-4 * facts.max_context // 16) * 16))
         self._caches = Buffers(device, self._cache_sizes())
@@ -99,7 +97,7 @@ class Language:
         slots = [slot for chain in chains for slot in chain.append(1)]
         for chain in chains:
             chain.next_position += 1
-        chunks = chunks_of(chains, self._members)
+        chunks = chunks_of(chains, self._members, self._programs)
         step = _Step(len(chains), _bucket(len(chunks.single)), _bucket(len(chunks.shared)))
         self._fill(step, positions, slots, chunks)
         count = len(chains)
@@ -322,7 +320,7 @@ class Language:
 
 def _most_parts(chain: Chain) -> int:
     """How many chunks a chain can have when it is one token longer."""
-    return 1 + sum(-(-(run.count + 1) // SLOTS_OF_CHUNK) for run in chain.runs)
+    return 1 + sum(-(-(run.count + 1) // SIZES[-1]) for run in chain.runs)
 
 
 def _check_runs(chain: Chain) -> None:

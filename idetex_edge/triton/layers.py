@@ -11,8 +11,6 @@ from idetex_edge.triton.memory import Weights
 FLOATS: Final = "fp16"
 HALF, FULL = 2, 4
 """Bytes of an activation, and of a number of the residual stream."""
-FEW: Final = 16
-"""Up to this many rows, a linear layer takes the kernel made for decoding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +42,7 @@ class Layers:
         wide, inputs = self.weights.shape(weight)
         inputs *= 2 if form == "int4" else 1
         outputs = wide // 2 if epilogue == "gated" else wide
-        kind = "few" if rows <= FEW and form != "integer" else "many"
-        kernel = self.kernels[f"linear.{FLOATS}.{form}.{epilogue}.{kind}"]
+        kernel = self.kernels.tile(f"linear.{FLOATS}.{form}.{epilogue}", rows, outputs)
         bias = self.weights[f"{layer}.bias"]
         scale = bias if form == "float" else self.weights[f"{layer}.scale"]
         grid = (-(-rows // kernel.rows), -(-outputs // kernel.outputs))

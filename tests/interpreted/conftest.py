@@ -10,6 +10,7 @@ import os
 
 import numpy as np
 import pytest
+from ptx import run_inline
 
 collect_ignore_glob = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["test_*.py"]
 
@@ -40,3 +41,44 @@ def _bfloat16_as_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(InterpreterBuilder, "create_dot", create_dot)
     monkeypatch.setattr(InterpreterBuilder, "cast_impl", cast_impl)
+
+
+class _Ran:
+    """What inline PTX gave, as the interpreter asks for it."""
+
+    def __init__(self, results: list[object]) -> None:
+        self._results = results
+
+    def get_result(self, i: int) -> object:
+        """The i-th output."""
+        return self._results[i]
+
+
+@pytest.fixture(autouse=True)
+def _inline_ptx(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let kernels use the instructions that `ptx.py` knows."""
+    from triton.language import block_type, dtype
+    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+
+    def create_inline_asm(
+        self: InterpreterBuilder,
+        source: str,
+        constraints: str,
+        inputs: list[TensorHandle],
+        kinds: list[dtype],
+        is_pure: bool,
+        pack: int,
+    ) -> _Ran:
+        registers = run_inline(
+            source, constraints.count("="), [given.data for given in inputs], pack
+        )
+        each = len(registers) // len(kinds)
+        results: list[object] = []
+        for i, kind in enumerate(kinds):
+            # Registers of one output hold neighbouring elements of a group.
+            mine = np.stack(registers[i * each : (i + 1) * each], axis=-1)
+            data = mine.ravel().view(np.float16).reshape(inputs[0].data.shape)
+            results.append(TensorHandle(data, kind.scalar))
+        return _Ran(results)
+
+    monkeypatch.setattr(InterpreterBuilder, "create_inline_asm", create_inline_asm)

@@ -5,7 +5,7 @@ import torch
 from close import assert_close, noise
 
 from kernels.append import quantized
-from kernels.linear import EPILOGUES, FORMS, linear, reference, variant, widened
+from kernels.linear import EPILOGUES, FORMS, TILES, dense, linear, reference, tile_of, variant
 from kernels.packing import pack_int4
 from kernels.quantize import quantize
 from kernels.quantize import variant as quantize_variant
@@ -35,12 +35,12 @@ def multiply(
         x, seen = levels, levels.double() * x_scale.double()[:, None]
     width = outputs // 2 if follows.gated else outputs
     residual = noise(rows, width, seed=7) if follows.residual else None
-    expected = reference(seen, widened(form, weight, scale), bias, epilogue, residual)
+    expected = reference(seen, dense(form, weight, scale), bias, epilogue, residual)
     output = torch.empty(rows, width, dtype=torch.float32 if follows.full else kind)
     if residual is not None:
         output = residual  # In place, as the residual stream is.
-    chosen = variant(form, epilogue, "few" if rows <= 16 else "many", floats)
-    linear(chosen, output, x, weight, scale, bias, x_scale=x_scale, residual=residual)
+    tile = tile_of(form, epilogue, rows, width, processors=1)
+    linear(variant(form, epilogue, tile, floats), output, x, weight, scale, bias, x_scale=x_scale, residual=residual)
     return output, expected
 
 
@@ -75,4 +75,4 @@ def test_int4_keeps_whole_levels() -> None:
     levels = torch.arange(-7, 8).repeat(128)[: 2 * 9 * 64].reshape(18, 64).float()
     levels[:, 0] = 7
     packed, scale = pack_int4(levels * 0.25)
-    torch.testing.assert_close(widened("int4", packed, scale), levels.double() * 0.25)
+    torch.testing.assert_close(dense("int4", packed, scale), levels.double() * 0.25)
