@@ -18,22 +18,19 @@ import shutil
 import subprocess
 import sys
 import time
-import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-import numpy as np
 import typer
 
-from benchmarks.shapes import NANO, Shapes, config_of
+from benchmarks.shapes import NANO, RandomWeights, config_of
 from export.bundling.graphs import Recipe
 from export.bundling.manifest import describe
 from export.bundling.sizes import supposed
 from export.bundling.write import seal, write_json, write_model
 from export.calibration.plan import Plan
 from export.checkpoint import describe_checkpoint
-from export.graphs.rows import Array
 from export.targets import find_target
 from export.tensorrt.engines import HERE, build_recipe
 from idetex_edge.bundle import Bundle
@@ -41,8 +38,6 @@ from idetex_edge.cli.script import run
 from idetex_edge.tensorrt.builders import builder_of
 from idetex_edge.tensorrt.memory import available_memory, building_takes
 from idetex_edge.tensorrt.recipe import BUILD, load_recipe
-
-_SPREAD: Final = 0.02
 
 _BUILD: Final = """
 import json
@@ -65,17 +60,6 @@ peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[
 print(json.dumps({"report": str(report), "peak_gb": int(peak) * 1024 / 1e9}))
 """
 """It tells its own peak: the system counts a child as large as its parent until it runs this."""
-
-
-class RandomWeights(Shapes):
-    """A checkpoint's tensors, drawn when they are read; the same every time."""
-
-    def read(self, name: str) -> Array:
-        """A tensor by our name, norms about one and the rest about nothing."""
-        shape = self.shape(name)
-        chance = np.random.default_rng(zlib.crc32(name.encode()))
-        values = chance.standard_normal(shape, dtype=np.float32) * np.float32(_SPREAD)
-        return values + np.float32(len(shape) == 1 and "norm" in name)
 
 
 def big_engines(

@@ -1,11 +1,13 @@
-"""Kernels on this machine's GPU: whether they are right, and how near to what the GPU can do.
+"""Kernels and the `triton` engine on this machine's GPU: whether they are right, and how fast.
 
-    python benchmarks/kernels.py [--output benchmarks/results/kernels-NAME.json]
+    python benchmarks/kernels.py [--shapes nano,3B] [--output benchmarks/results/kernels-NAME.json]
 
 Correctness comes first: each kernel against its float64 reference, and nothing is timed when one
-is wrong. Then times beside floors that are measured in the same run: bytes over a copy's bandwidth,
-operations over the rate of torch's matrix product. Times are medians over `--repeats` launches,
-with the L2 cache overwritten before each. Prints a table, and writes the same as JSON.
+is wrong. Then times beside floors that are measured in the same run (bytes over a copy's bandwidth,
+operations over the rate of torch's matrix product) and beside the same in torch, eager, through
+torch.compile or SDPA: medians over `--repeats` launches of a CUDA graph, with the L2 cache
+overwritten before each. Then the whole engine in `--shapes` (`--shapes ""` for none), against
+transformers on the same GPU. Prints tables, and what became of each goal, and writes it as JSON.
 
 Without a GPU it says so and exits with code 3.
 """
@@ -13,12 +15,14 @@ Without a GPU it says so and exits with code 3.
 from __future__ import annotations
 
 import json
-import statistics
+import os
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Final
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import torch
 import typer
@@ -26,253 +30,141 @@ from rich.console import Console
 from rich.table import Table
 
 from idetex_edge.cli.script import run
+from idetex_edge.errors import RequestError
+
+if TYPE_CHECKING:
+    from benchmarks.gpu.cases import Case
+    from export.graphs.write import Advance
 
 NO_GPU: Final = 3
 """The exit code when there is nothing to measure on."""
-_L2: Final = 256 * 2**20
-"""Bytes that are written between launches: more than any L2 cache holds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """A launch to check and time.
-
-    run: launches the kernel and returns its output. right: the reference's, float64. moved: bytes
-    that must be read and written. operations: of the matrix products. peer: the same in torch.
-    """
-
-    name: str
-    run: Callable[[], torch.Tensor]
-    right: Callable[[], torch.Tensor]
-    moved: int
-    operations: int
-    tolerance: float
-    peer: Callable[[], torch.Tensor] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What was measured of a case: times in microseconds, and the floor's share of the time."""
-
-    name: str
-    error: float
-    microseconds: float
-    floor: float
-    share: float
-    peer: float | None
 
 
 def kernels(
     output: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
     repeats: Annotated[int, typer.Option(min=3, help="Launches of each kernel.")] = 50,
+    shapes: Annotated[str, typer.Option(help="Whole engines, with commas.")] = "nano",
+    turns: Annotated[int, typer.Option(min=1, help="Times that engines answer.")] = 5,
 ) -> None:
-    """Check and time every kernel on this machine's GPU."""
+    """Check and time every kernel on this machine's GPU, then the whole engine."""
     if not torch.cuda.is_available():
         print("no NVIDIA GPU here: nothing was measured", file=sys.stderr)
         raise SystemExit(NO_GPU)
+    # Imported here: Triton wants a driver or its interpreter, and has no build for some platforms.
+    from benchmarks.gpu.cases import plans
+    from benchmarks.gpu.engine import SHAPES, Figures, measure_engine
+    from benchmarks.gpu.goals import judged
+    from benchmarks.gpu.rows import Row, error, measured
+    from benchmarks.gpu.timing import measure_floors
+    from idetex_edge.cli.stages import showing_stages
+
+    wanted = tuple(name for name in shapes.split(",") if name)
+    if unknown := sorted(set(wanted) - set(SHAPES)):
+        raise RequestError(f"unknown shape {unknown[0]!r}; known are {', '.join(SHAPES)}")
     torch.manual_seed(0)
-    console = Console()
-    cases = list(_cases())
-    errors = {case.name: error_of(case.run().cpu(), case.right()) for case in cases}
-    if wrong := [case for case in cases if not errors[case.name] <= case.tolerance]:
-        for case in wrong:
-            print(f"error: {case.name} is off by {errors[case.name]:.1e}", file=sys.stderr)
-        raise SystemExit(1)
-    bandwidth, rate = _bandwidth(repeats), _rate(repeats)
-    rows = [_measure(case, errors[case.name], bandwidth, rate, repeats) for case in cases]
     device = torch.cuda.get_device_properties(0)
-    console.print(
-        f"{device.name}: copies {bandwidth / 1e9:.0f} GB/s, FP16 products {rate / 1e12:.0f} TFLOP/s"
-    )
-    console.print(_table(rows))
+    facts = _facts(device)
+    with showing_stages() as advance:
+        every = _made(plans("cuda", device.multi_processor_count), advance)
+        errors: dict[str, float] = {}
+        for done, (name, case) in enumerate(every.items(), 1):
+            errors[name] = error(case)
+            advance("checking", done, len(every))
+        if wrong := [name for name, case in every.items() if not errors[name] <= case.tolerance]:
+            for name in wrong:
+                print(f"error: {name} is off by {errors[name]:.1e}", file=sys.stderr)
+            raise SystemExit(1)
+        floors = measure_floors(repeats)
+        facts["floors"] = asdict(floors)
+        rows: dict[str, Row] = {}
+        for done, (name, case) in enumerate(every.items(), 1):
+            rows[name] = measured(name, case, errors[name], floors, repeats)
+            advance("timing", done, len(every))
+        facts["kernels"] = [asdict(row) for row in rows.values()]
+        _keep(facts, output)
+        every.clear()
+        torch.cuda.empty_cache()
+        figures = Figures()
+        if wanted:
+            with TemporaryDirectory() as folder:
+                arch = f"sm_{device.major}{device.minor}"
+                where = (arch, Path(folder), floors.bandwidth)
+                figures = measure_engine(wanted, *where, turns, advance)
+    facts["engine"] = asdict(figures)
+    facts["goals"] = [{**asdict(goal), "met": goal.met} for goal in judged(rows, figures)]
+    _keep(facts, output)
+    console = Console()
+    told = ", ".join(f"{kind} {rate / 1e12:.0f} T/s" for kind, rate in floors.rates.items())
+    console.print(f"{device.name}: copies {floors.bandwidth / 1e9:.0f} GB/s, products {told}")
+    for table in (_kernels(facts), _engine(facts), _goals(facts)):
+        if table.row_count:
+            console.print(table)
+
+
+def _facts(device: Any) -> dict[str, Any]:  # noqa: ANN401 (torch does not name the type)
+    """What every figure is stated with."""
+    return {
+        "command": " ".join(("python benchmarks/kernels.py", *sys.argv[1:])),
+        "device": device.name,
+        "multiprocessors": device.multi_processor_count,
+        "driver": _driver(),
+        "cuda": torch.version.cuda,
+        "versions": {name: version(name) for name in ("torch", "triton", "transformers")},
+    }
+
+
+def _made(plans: Mapping[str, Callable[[], Case]], advance: Advance) -> dict[str, Case]:
+    found: dict[str, Case] = {}
+    for done, (name, make) in enumerate(plans.items(), 1):
+        found[name] = make()
+        advance("making cases", done, len(plans))
+    return found
+
+
+def _keep(facts: Mapping[str, Any], output: Path | None) -> None:
+    """Write what there is so far: what was measured on a borrowed GPU is not had again."""
     if output is not None:
-        facts = {
-            "device": device.name,
-            "torch": torch.__version__,
-            "cuda": torch.version.cuda,
-            "copy_bytes_per_second": bandwidth,
-            "matrix_operations_per_second": rate,
-            "kernels": [asdict(row) for row in rows],
-        }
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(json.dumps(facts, indent=1) + "\n")
 
 
-def error_of(got: torch.Tensor, right: torch.Tensor) -> float:
-    """Root mean square of the error over that of the reference; infinite where any is NaN."""
-    difference = (got.double() - right.double()).square().mean().sqrt()
-    ratio = float(difference / right.double().square().mean().sqrt())
-    return ratio if ratio == ratio else float("inf")
+def _driver() -> str | None:
+    """The driver's version; None where the kernel module does not tell it."""
+    path = Path("/proc/driver/nvidia/version")
+    return path.read_text().splitlines()[0].strip() if os.access(path, os.R_OK) else None
 
 
-def _cases() -> Iterator[Case]:
-    for form in ("float", "int8", "int4"):
-        yield linear_case(form, 1, 11008, 4096, "cuda")
-    for form in ("float", "integer"):
-        yield linear_case(form, 1024, 2048, 2048, "cuda")
-    yield decode_case(8, 8192, 0, "cuda")
-    yield decode_case(8, 1500, 64, "cuda")
-
-
-def linear_case(form: str, rows: int, outputs: int, inputs: int, device: str) -> Case:
-    """A linear layer of random numbers in a number format."""
-    from kernels import linear
-    from kernels.append import quantized
-    from kernels.packing import pack_int4
-
-    weight = torch.randn(outputs, inputs) * inputs**-0.5
-    stored, scale = weight.half(), torch.ones(outputs)
-    if form != "float":
-        stored, scale = pack_int4(weight) if form == "int4" else quantized(weight)
-    x, steps = torch.randn(rows, inputs).half(), None
-    seen: torch.Tensor = x
-    if form == "integer":
-        x, steps = quantized(x)
-        seen = x.double() * steps.double()[:, None]
-    bias = torch.randn(outputs)
-    given = [tensor.to(device) for tensor in (x, stored, scale, bias)]
-    x_scale = None if steps is None else steps.to(device)
-    result = torch.empty(rows, outputs, dtype=torch.float16, device=device)
-    chosen = linear.variant(form, "plain", "few" if rows <= 16 else "many")
-    dense = weight.half().to(device)
-
-    def run() -> torch.Tensor:
-        linear.linear(chosen, result, *given, x_scale=x_scale)
-        return result
-
-    def peer() -> torch.Tensor:
-        return torch.nn.functional.linear(seen_on_device, dense, bias_on_device)
-
-    seen_on_device, bias_on_device = seen.half().to(device), bias.half().to(device)
-    return Case(
-        f"linear {form} {rows} x {inputs} -> {outputs}",
-        run,
-        lambda: linear.reference(seen, linear.widened(form, stored, scale), bias, "plain"),
-        sum(tensor.nbytes for tensor in (*given, result)),
-        2 * rows * outputs * inputs,
-        2e-3,
-        peer,
-    )
-
-
-def decode_case(forks: int, prefix: int, tail: int, device: str) -> Case:
-    """Decode attention over INT8 keys and values in Qwen2.5-VL-3B's shape.
-
-    tail: 0 gives each row a prefix of its own; otherwise all share one and have tails.
-    """
-    from kernels import decode_attention as module
-    from kernels.append import quantized
-
-    heads, kv_heads, size, chunk = 16, 2, 128, 256
-    group = heads // kv_heads
-    alone = tail == 0
-    chains = [
-        [(row * prefix, prefix)] if alone else [(0, prefix), (prefix + row * tail, tail)]
-        for row in range(forks)
-    ]
-    used = forks * prefix if alone else prefix + forks * tail
-    slots = -(-used // 16) * 16
-    (keys, key_scales), (values, value_scales) = (
-        quantized(torch.randn(kv_heads, slots, size)) for _ in range(2)
-    )
-    query = torch.randn(forks, heads, size).half()
-    tables: dict[bool, list[list[int]]] = {False: [], True: []}
-    rows: list[int] = []
-    readers: dict[tuple[int, int], list[int]] = {}
-    for row, chain in enumerate(chains):
-        for start, count in chain:
-            for begin in range(0, count, chunk):
-                piece = (start + begin, min(chunk, count - begin))
-                readers.setdefault(piece, []).append(row)
-    for (start, count), some in readers.items():
-        tables[len(some) > 1].append([start, count, len(rows), len(some)])
-        rows += some
-    held = keys.to(device), values.to(device)
-    scales = key_scales.to(device), value_scales.to(device)
-    asked = query.to(device)
-    partial = torch.empty(len(rows), heads, size, device=device)
-    weight = torch.empty(len(rows), heads, device=device)
-    viewers = torch.tensor(rows, dtype=torch.int32, device=device)
-    offsets = torch.cat((torch.zeros(1), torch.bincount(torch.tensor(rows)).cumsum(0)))
-    offsets = offsets.int().to(device)
-    parts = torch.argsort(torch.tensor(rows), stable=True).int().to(device)
-    result = torch.empty_like(asked)
-    launches = [
-        (
-            module.variant(size, group, "int8", shared=shared),
-            torch.tensor(table, dtype=torch.int32, device=device),
-        )
-        for shared, table in tables.items()
-        if table
-    ]
-    joined = module.merge_variant(size)
-
-    def run() -> torch.Tensor:
-        for chosen, table in launches:
-            module.decode_attention(chosen, partial, weight, asked, *held, *scales, table, viewers)
-        module.merge(joined, result, partial, weight, offsets, parts)
-        return result
-
-    wide = (keys.double() * key_scales[..., None], values.double() * value_scales[..., None])
-    return Case(
-        f"decode attention INT8, {forks} rows, "
-        + (f"{prefix} tokens each" if alone else f"{prefix} shared, {tail} own"),
-        run,
-        lambda: module.reference(query, *wide, chains),
-        used * kv_heads * (2 * size + 8) + 2 * query.nbytes,
-        4 * sum(count for chain in chains for _, count in chain) * heads * size,
-        2e-3,
-    )
-
-
-def _measure(case: Case, error: float, bandwidth: float, rate: float, repeats: int) -> Row:
-    took = _median(case.run, repeats)
-    floor = max(case.moved / bandwidth, case.operations / rate) * 1e6
-    peer = None if case.peer is None else _median(case.peer, repeats)
-    return Row(case.name, error, took, floor, floor / took, peer)
-
-
-def _median(work: Callable[[], object], repeats: int) -> float:
-    """Microseconds of a launch, with a cold L2 cache."""
-    flush = torch.empty(_L2, dtype=torch.int8, device="cuda")
-    work()
-    times: list[float] = []
-    for _ in range(repeats):
-        flush.zero_()
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        work()
-        end.record()
-        torch.cuda.synchronize()
-        times.append(start.elapsed_time(end) * 1000)
-    return statistics.median(times)
-
-
-def _bandwidth(repeats: int) -> float:
-    """Bytes a second, read and written, of a copy that no cache holds."""
-    source = torch.empty(2**29, dtype=torch.int8, device="cuda")
-    target = torch.empty_like(source)
-    return 2 * source.nbytes / (_median(lambda: target.copy_(source), repeats) * 1e-6)
-
-
-def _rate(repeats: int) -> float:
-    """Operations a second of torch's FP16 product of 4096 x 4096 matrices."""
-    a, b = (torch.randn(4096, 4096, device="cuda").half() for _ in range(2))
-    return 2 * 4096**3 / (_median(lambda: a @ b, repeats) * 1e-6)
-
-
-def _table(rows: list[Row]) -> Table:
-    table = Table("kernel", "error", "us", "floor us", "of floor", "torch us")
-    for row in rows:
-        peer = "" if row.peer is None else f"{row.peer:.1f}"
+def _kernels(facts: dict[str, Any]) -> Table:
+    table = Table("kernel", "error", "us", "floor us", "of floor", "torch, us")
+    for row in facts["kernels"]:
         table.add_row(
-            row.name,
-            f"{row.error:.1e}",
-            f"{row.microseconds:.1f}",
-            f"{row.floor:.1f}",
-            f"{row.share:.0%}",
-            peer,
+            row["name"],
+            f"{row['error']:.1e}",
+            f"{row['microseconds']:.1f}",
+            f"{row['floor']:.1f}",
+            f"{row['share']:.0%}",
+            ", ".join(f"{how} {took:.1f}" for how, took in row["peers"].items()),
         )
+    return table
+
+
+def _engine(facts: dict[str, Any]) -> Table:
+    table = Table("shape", "engine", "scenario", "metric", "median", "low", "high", "ratio")
+    for row in facts["engine"]["rows"]:
+        ratio = row["ratio_to_fastest_peer"]
+        table.add_row(
+            *(row[name] for name in ("model", "engine", "scenario", "metric")),
+            *(f"{row[name]:.4g} {row['unit']}" for name in ("median", "low", "high")),
+            "" if ratio is None else f"{ratio:.2f}",
+        )
+    return table
+
+
+def _goals(facts: dict[str, Any]) -> Table:
+    table = Table("goal", "at least", "reached", "met")
+    for goal in facts["goals"]:
+        told = "yes" if goal["met"] else "no"
+        table.add_row(goal["name"], f"{goal['least']:.2f}", f"{goal['ratio']:.2f}", told)
     return table
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 from accelerate import init_empty_weights
 from transformers import (
     Qwen2_5_VLConfig,
@@ -31,6 +33,8 @@ _VISION_2_5: Final = {
     "fullatt_block_indexes": [7, 15, 23, 31],
 }
 _CONTEXT: Final = 4096
+_SPREAD: Final = 0.02
+_STOCK: Final = 2**20
 
 
 def _text(hidden: int, mlp: int, layers: int, heads: int, kv_heads: int, words: int) -> Any:  # noqa: ANN401
@@ -105,3 +109,23 @@ class Shapes:
     def read(self, name: str) -> Array:
         """Shapes alone hold no numbers; raises NotImplementedError."""
         raise NotImplementedError(name)
+
+
+class RandomWeights(Shapes):
+    """A checkpoint's tensors, drawn when they are read; the same every time.
+
+    A tensor is one row of random numbers after another from a common stock, each row from a place
+    of its own: drawing billions of them one by one would take minutes.
+    """
+
+    def read(self, name: str) -> Array:
+        """A tensor by our name, float32, norms about one and the rest about nothing."""
+        shape = self.shape(name)
+        chance = np.random.default_rng(zlib.crc32(name.encode()))
+        width = shape[-1]
+        stock = chance.standard_normal(4 * width + _STOCK, dtype=np.float32) * np.float32(_SPREAD)
+        places = chance.integers(0, len(stock) - width, int(np.prod(shape[:-1])))
+        values = np.empty((len(places), width), np.float32)
+        for row, place in zip(values, places, strict=True):
+            row[:] = stock[place : place + width]
+        return values.reshape(shape) + np.float32(len(shape) == 1 and "norm" in name)

@@ -47,6 +47,9 @@ WEIGHTS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """Number formats of matrices (see `kernels.linear`) by a bundle's precision."""
 
+_OF_WEIGHTS_ALONE: Final = ("plain", "gated", "residual")
+"""What follows weight-only matrices. Only the language model has any, and its head stays FP16."""
+
 CACHES: Final = ("float", "int8")
 
 
@@ -70,7 +73,7 @@ def needed(shapes: Iterable[Shape], precisions: Iterable[str]) -> list[Variant]:
         for variant in (*_attention(shape), *_norms(shape)):
             found[variant.name] = variant
     for form in {form for precision in precisions for form in WEIGHTS[precision]}:
-        for epilogue in linear.EPILOGUES:
+        for epilogue in _OF_WEIGHTS_ALONE if form in ("int8", "int4") else linear.EPILOGUES:
             for rows in linear.FORMS[form]:
                 variant = linear.variant(form, epilogue, rows)
                 found[variant.name] = variant

@@ -27,6 +27,7 @@ value scales the probabilities.
 # Arguments of a Triton function get their types when it is compiled.
 # pyright: reportMissingParameterType=false, reportUnknownParameterType=false
 # pyright: reportUntypedFunctionDecorator=false, reportOperatorIssue=false
+# pyright: reportArgumentType=false
 
 from __future__ import annotations
 

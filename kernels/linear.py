@@ -27,6 +27,7 @@ each plus 8: the halves of x that they meet are contiguous, and nothing is inter
 # Arguments of a Triton function get their types when it is compiled.
 # pyright: reportMissingParameterType=false, reportUnknownParameterType=false
 # pyright: reportUntypedFunctionDecorator=false, reportOperatorIssue=false
+# pyright: reportGeneralTypeIssues=false
 
 from __future__ import annotations
 

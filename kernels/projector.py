@@ -153,7 +153,9 @@ class Projector:
             rows = linear.tile_of(self.form, epilogue, tokens, width, processors)
             return linear.variant(self.form, epilogue, rows, self.floats)
 
-        linear.linear(layer("gelu", unit), between, rows, *self.inner, x_scale=scale if whole else None)
+        linear.linear(
+            layer("gelu", unit), between, rows, *self.inner, x_scale=scale if whole else None
+        )
         features = empty(len(self.outer[0]), torch.float32)
         if whole:
             quantize.quantize(quantize.variant(self.floats), rows, scale, between)

@@ -12,7 +12,7 @@ The tests' interpreter knows the instructions used here (`tests/interpreted/ptx.
 
 # Arguments of a Triton function get their types when it is compiled.
 # pyright: reportMissingParameterType=false, reportUnknownParameterType=false
-# pyright: reportUntypedFunctionDecorator=false, reportUnknownVariableType=false
+# pyright: reportUntypedFunctionDecorator=false, reportArgumentType=false
 
 from __future__ import annotations
 
@@ -62,37 +62,37 @@ sub.f16x2 $3, $3, offset;
 
 
 @triton.jit
-def widened(x, FLOATS: tl.constexpr):
+def widened(x, kind: tl.constexpr):
     """INT8 in a type of floats."""
-    if FLOATS == tl.float16:
+    if kind == tl.float16:
         y = tl.inline_asm_elementwise(
             _BYTES, "=r,=r,r", [x], dtype=tl.float16, is_pure=True, pack=4
         )
     else:
-        y = x.to(FLOATS)
+        y = x.to(kind)
     return y
 
 
 @triton.jit
-def pairs(x, FLOATS: tl.constexpr):
+def pairs(x, kind: tl.constexpr):
     """The lower and the upper bytes of pairs of INT8 that were read as INT16."""
-    if FLOATS == tl.float16:
+    if kind == tl.float16:
         low, high = tl.inline_asm_elementwise(
             _PAIRS, "=r,=r,r", [x], dtype=(tl.float16, tl.float16), is_pure=True, pack=2
         )
     else:
-        low, high = x.to(tl.int8).to(FLOATS), (x >> 8).to(tl.int8).to(FLOATS)
+        low, high = x.to(tl.int8).to(kind), (x >> 8).to(tl.int8).to(kind)
     return low, high
 
 
 @triton.jit
-def halves(x, FLOATS: tl.constexpr):
+def halves(x, kind: tl.constexpr):
     """The lower and the upper halves of bytes of two INT4, each stored as 8 more."""
-    if FLOATS == tl.float16:
+    if kind == tl.float16:
         low, high = tl.inline_asm_elementwise(
             _HALVES, "=r,=r,=r,=r,r", [x], dtype=(tl.float16, tl.float16), is_pure=True, pack=4
         )
     else:
-        low = ((x & 15).to(tl.int8) - 8).to(FLOATS)
-        high = ((x >> 4).to(tl.int8) - 8).to(FLOATS)
+        low = ((x & 15).to(tl.int8) - 8).to(kind)
+        high = ((x >> 4).to(tl.int8) - 8).to(kind)
     return low, high

@@ -22,13 +22,15 @@ class Peer:
 
     environment: folder in `ENVIRONMENTS`; None for the Python that runs the benchmark. script: its
     worker in this folder. settings: what its worker is told. prepare: the script that makes the
-    files it runs of a checkpoint, in its own environment; None where it takes the checkpoint.
+    files it runs of a checkpoint, in its own environment; None where it takes the checkpoint. gpu:
+    whether it needs one of NVIDIA's.
     """
 
     environment: str | None
     script: str
     settings: Mapping[str, str | bool]
     prepare: str | None = None
+    gpu: bool = False
 
     @property
     def python(self) -> Path:
@@ -49,7 +51,10 @@ def _llama(weights: str, cache: bool) -> Peer:
 
 
 PEERS: Final[Mapping[str, Peer]] = {
-    "transformers": Peer(None, "transformers_peer", {}),
+    "transformers": Peer(None, "transformers_peer", {"device": "cpu", "floats": "float32"}),
+    "transformers-cuda": Peer(
+        None, "transformers_peer", {"device": "cuda", "floats": "bfloat16"}, gpu=True
+    ),
     "openvino-int8": _openvino("int8", cache=False),
     "openvino-int8+cache": _openvino("int8", cache=True),
     "llama.cpp-q8_0": _llama("q8_0", cache=False),
@@ -61,9 +66,18 @@ PEERS: Final[Mapping[str, Peer]] = {
 def missing(name: str) -> str | None:
     """Why a peer cannot run here; None if it can."""
     peer = PEERS[name]
+    if peer.gpu and not _gpu():
+        return "needs an NVIDIA GPU and a torch that was built for CUDA"
     if peer.python.exists():
         return None
     return f"not installed; run python benchmarks/peers/install.py {peer.environment}"
+
+
+def _gpu() -> bool:
+    # Imported here: it takes seconds, and most calls ask for no GPU.
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def peer_contender(

@@ -57,7 +57,7 @@ class _Ran:
 @pytest.fixture(autouse=True)
 def _inline_ptx(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let kernels use the instructions that `ptx.py` knows."""
-    from triton.language import block_type, dtype
+    from triton.language import dtype
     from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
     def create_inline_asm(

@@ -5,7 +5,7 @@ import torch
 from close import assert_close, noise
 
 from kernels.append import quantized
-from kernels.linear import EPILOGUES, FORMS, TILES, dense, linear, reference, tile_of, variant
+from kernels.linear import EPILOGUES, FORMS, dense, linear, reference, tile_of, variant
 from kernels.packing import pack_int4
 from kernels.quantize import quantize
 from kernels.quantize import variant as quantize_variant
@@ -40,7 +40,16 @@ def multiply(
     if residual is not None:
         output = residual  # In place, as the residual stream is.
     tile = tile_of(form, epilogue, rows, width, processors=1)
-    linear(variant(form, epilogue, tile, floats), output, x, weight, scale, bias, x_scale=x_scale, residual=residual)
+    linear(
+        variant(form, epilogue, tile, floats),
+        output,
+        x,
+        weight,
+        scale,
+        bias,
+        x_scale=x_scale,
+        residual=residual,
+    )
     return output, expected
 
 

@@ -1,0 +1,81 @@
+"""A GPU's clock, and the floors that it is held against."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+
+_L2: Final = 256 * 2**20
+"""Bytes that are written before a launch: more than any L2 cache holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Floors:
+    """What this GPU can do: bytes a second read and written by a copy, operations by a product.
+
+    rates: operations a second of torch's product of large matrices, by the type multiplied.
+    """
+
+    bandwidth: float
+    rates: Mapping[str, float]
+
+    def microseconds(self, moved: int, operations: int, kind: str) -> float:
+        """The least time for so many bytes and operations."""
+        return max(moved / self.bandwidth, operations / self.rates[kind]) * 1e6
+
+
+def measure_floors(repeats: int) -> Floors:
+    """Measure a copy of half a gigabyte, and products of 8192 x 8192 matrices."""
+    source = torch.empty(2**29, dtype=torch.int8, device="cuda")
+    target = torch.empty_like(source)
+    bandwidth = 2 * source.nbytes / _seconds(lambda: target.copy_(source), repeats)
+    a, b = (torch.randn(8192, 8192, device="cuda").half() for _ in range(2))
+    c, d = a.bfloat16(), b.bfloat16()
+    whole = [(torch.randn(8192, 8192, device="cuda") * 40).to(torch.int8) for _ in range(2)]
+    # torch multiplies INT8 by columns.
+    turned = whole[1].t().contiguous().t()
+    # The one product of INT8 that torch has, under no public name.
+    multiply: Any = getattr(torch, "_int_mm")  # noqa: B009
+    operations = 2 * 8192**3
+    return Floors(
+        bandwidth,
+        {
+            "fp16": operations / _seconds(lambda: a @ b, repeats),
+            "bf16": operations / _seconds(lambda: c @ d, repeats),
+            "int8": operations / _seconds(lambda: multiply(whole[0], turned), repeats),
+        },
+    )
+
+
+def microseconds(work: Callable[[], object], repeats: int) -> float:
+    """The median time of what `work` launches, with a cold L2 cache.
+
+    It is captured as a CUDA graph first, so that no launch waits for Python.
+    """
+    return _seconds(work, repeats) * 1e6
+
+
+def _seconds(work: Callable[[], object], repeats: int) -> float:
+    flush = torch.empty(_L2, dtype=torch.int8, device="cuda")
+    aside = torch.cuda.Stream()
+    with torch.cuda.stream(aside):
+        for _ in range(3):
+            work()
+    aside.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=aside):
+        work()
+    times: list[float] = []
+    for _ in range(repeats):
+        flush.zero_()
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        graph.replay()
+        end.record()
+        torch.cuda.synchronize()
+        times.append(start.elapsed_time(end) / 1000)
+    return statistics.median(times)

@@ -1,0 +1,104 @@
+"""The whole engine as `benchmarks/kernels.py` measures it, on a GPU of host memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import quiet
+
+pytest.importorskip("triton", reason="kernels' references stand beside Triton's functions")
+
+from host_gpu import HostGpu
+from test_triton_engine import pretended_build, variants_of
+
+from benchmarks.gpu import engine
+from benchmarks.gpu.engine import ENGINE, PEER, Figures, bytes_of_step, gpu_bundle
+from benchmarks.peers import catalogue
+from benchmarks.shapes import RandomWeights
+from export.checkpoint import open_checkpoint
+from idetex_edge.asking import Asker
+from idetex_edge.engines.triton import TritonEngine
+from idetex_edge.measuring.contenders import Contender, running
+from idetex_edge.measuring.rows import Place, summarise
+from idetex_edge.measuring.scenarios import SCENARIOS, picture
+from idetex_edge.measuring.worker import Ours
+from idetex_edge.triton.contents import read_contents
+from kernels.configurations import Shape, needed
+
+
+def test_a_bundle_for_gpus_alone_answers(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    def build(
+        arches: list[str], shapes: list[Shape], precisions: list[str], folder: Path, *rest: object
+    ) -> None:
+        asked.append((arches, precisions))
+        pretended_build(folder, needed(shapes, precisions))
+
+    monkeypatch.setattr(engine, "build", build)
+    checkpoint = open_checkpoint(tiny_checkpoint)
+    bundle = gpu_bundle(checkpoint, tmp_path / "gpu", "int8", "int8", "sm_87", quiet)
+    assert asked == [(["sm_87"], ["int8"])]
+    path = tmp_path / "picture.png"
+    picture(84, 84).save(path)
+    gpu = HostGpu(variants_of(bundle.path, "int8"))
+    ours = Ours(Asker(bundle, TritonEngine(bundle, gpu), 10**6))
+    measured = ours.run(SCENARIOS["describe128"].limited(3), path)
+    assert measured.tokens == [3]
+    assert measured.figures["decode"] > 0
+    tensors = read_contents(bundle).tensors
+    head = tensors["text.head.weight"].bytes
+    assert head == 2 * checkpoint.text.vocab * checkpoint.text.hidden
+    assert head < bytes_of_step(bundle) < sum(facts.bytes for facts in tensors.values())
+
+
+def test_the_same_shape_runs_in_transformers(
+    tiny_checkpoint: Path, tiny_bundle_path: Path, tmp_path: Path
+) -> None:
+    """As on a GPU, on this processor: BF16, and random weights where there is a config alone."""
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for file in ("config.json", "tokenizer.json"):
+        (bare / file).write_bytes((tiny_checkpoint / file).read_bytes())
+    path = tmp_path / "picture.png"
+    picture(84, 84).save(path)
+    peer = catalogue.peer_contender(PEER, "tiny", bare, tiny_bundle_path, tmp_path, 1)
+    *command, settings = peer.command
+    contender = Contender(PEER, "tiny", (*command, settings.replace('"cuda"', '"cpu"')), peer=True)
+    with running([contender]) as (process,):
+        answer = process.run(SCENARIOS["describe128"].limited(3), path)
+    assert answer.tokens == [3]
+    assert answer.figures["decode"] > 0
+
+
+def test_the_peer_on_a_gpu_is_missing_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert "NVIDIA GPU" in str(catalogue.missing(PEER))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert catalogue.missing(PEER) is None
+
+
+def test_ratios_are_of_the_engine() -> None:
+    def place(name: str) -> Place:
+        return Place("ask8", "448x448", name, "3B", "end to end")
+
+    rows = summarise({place(ENGINE): [10.0], place(PEER): [80.0]}, frozenset({PEER}), {})
+    assert Figures(tuple(rows)).times("3B", "ask8", "end to end") == 8
+    with pytest.raises(KeyError):
+        Figures(tuple(rows)).times("nano", "ask8", "end to end")
+
+
+def test_random_weights_are_the_same_every_time() -> None:
+    weights = RandomWeights("2B")
+    name = "text.layers.0.mlp.down_proj.weight"
+    once, again = weights.read(name), weights.read(name)
+    assert once.shape == (1536, 8960)
+    assert once.dtype == np.float32
+    assert np.array_equal(once, again)
+    assert not np.array_equal(once[0], once[1])
+    assert once.std() == pytest.approx(0.02, rel=0.02)
+    assert abs(weights.read("text.norm.weight").mean() - 1) < 0.01
