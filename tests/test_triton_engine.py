@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from importlib.util import find_spec
 from inspect import signature
@@ -31,6 +33,7 @@ from idetex_edge.bundle import Bundle, open_bundle
 from idetex_edge.engines import Engine, Sequence, load_engine
 from idetex_edge.engines.triton import TritonEngine
 from idetex_edge.errors import EngineError, ExportError, OutputError, RequestError
+from idetex_edge.measuring.scenarios import picture as scenario_picture
 from idetex_edge.triton.slots import Chain, Slots
 from kernels.configurations import WEIGHTS, needed, shape_of
 from kernels.variant import Variant
@@ -396,3 +399,19 @@ def test_precisions_have_their_kernels() -> None:
 
     for precision, forms in PRECISIONS.items():
         assert {"float", *forms} <= set(WEIGHTS[precision])
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="the pretended libcuda is compiled")
+def test_cuda_bindings_pass_everything_on(gpu_bundle: Bundle, tmp_path: Path) -> None:
+    """The same answers through the real cuda-bindings, on a libcuda.so.1 of host memory."""
+    pytest.importorskip("cuda.bindings.driver")
+    script = Path(__file__).with_name("host_libcuda.py")
+    output = tmp_path / "answers.npz"
+    call = [sys.executable, script, gpu_bundle.path, "fp16", output]
+    done = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    engine = TritonEngine(gpu_bundle, HostGpu(variants_of(gpu_bundle.path, "fp16")))
+    features, logits = answers(engine, scenario_picture(112, 84), gpu_bundle)
+    with np.load(output) as through:
+        for got, right in zip(through.values(), (features, *logits), strict=True):
+            np.testing.assert_array_equal(got, right)
