@@ -1,4 +1,4 @@
-"""`python -m kernels build`: compile what a model needs, for GPUs that need not be here."""
+"""`python -m kernels`: compile what a model needs and read it, for GPUs that need not be here."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from kernels.arches import SHARED_LIMITS
-from kernels.build import BuildError, build
-from kernels.configurations import MODELS, WEIGHTS, shape_of
+from kernels.build import BuildError, build, compile_variant
+from kernels.configurations import MODELS, WEIGHTS, needed, shape_of
+from kernels.machine_code import PACES, loops
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -67,6 +69,36 @@ def build_command(
     for name in arch.split(","):
         size = sum(path.stat().st_size for path in (output / name).glob("*.cubin"))
         print(f"{name}: {size / 2**20:.1f} MB of cubins in {output / name}")
+
+
+@app.command("loops")
+def loops_command(
+    arch: Annotated[str, typer.Option(help="Architectures, separated by commas.")] = "sm_87,sm_90",
+    match: Annotated[str, typer.Option(help="Part of the kernels' names; all if empty.")] = "int8",
+) -> None:
+    """Show what kernels' innermost loops take of a multiprocessor, read from machine code.
+
+    Cycles of a turn: its instructions started, numbers converted, shared memory's accesses; and
+    what the fastest memory needs for the bytes that the turn streams. No GPU is needed.
+    """
+    shapes, wanted = list(MODELS.values()), arch.split(",")
+    if unknown := [name for name in wanted if name not in SHARED_LIMITS]:
+        raise BuildError(f"unknown architecture {unknown[0]}; known are {', '.join(SHARED_LIMITS)}")
+    table = Table(
+        "kernel", "GPU", "instructions", "started", "converted", "shared", "bytes", *PACES
+    )
+    for variant in needed(shapes, WEIGHTS):
+        for name in wanted if match in variant.name else ():
+            for loop in loops(compile_variant(variant, name).cubin):
+                warps, bytes_read = variant.warps, variant.streamed
+                counts = (loop.issued(warps), loop.converted(warps), loop.shared(warps))
+                table.add_row(
+                    *(variant.name, name, str(loop.length)),
+                    *(f"{count:.0f}" for count in counts),
+                    *(str(bytes_read) if bytes_read else "",),
+                    *(f"{bytes_read / pace:.0f}" if bytes_read else "" for pace in PACES.values()),
+                )
+    Console().print(table)
 
 
 def main() -> None:

@@ -247,6 +247,8 @@ def variant(
             "BLOCK_S": 32 if shared else 64,
             "QUANTIZED": cache == "int8",
         },
+        # What many rows share is read once, and multiplying takes the time.
+        streamed=0 if shared else 2 * 64 * head_dim * (1 if cache == "int8" else 2),
     )
 
 

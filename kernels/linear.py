@@ -42,6 +42,8 @@ import triton.language as tl
 from kernels.variant import Variant, ceil_div
 from kernels.widen import halves, widened
 
+_BYTES: Final[Mapping[str, float]] = {"float": 2, "int8": 1, "int4": 0.5, "integer": 1}
+
 GRAIN: Final = 64
 """Inputs come in multiples of this; an INT4 group is as long."""
 
@@ -260,6 +262,8 @@ def variant(form: str, epilogue: str, rows: int, floats: str = "fp16") -> Varian
     follows, tile = EPILOGUES[epilogue], TILES[rows]
     kind = f"*{floats}"
     weights = {"float": kind, "int8": "*i8", "int4": "*u8", "integer": "*i8"}
+    outputs = outputs_of_tile(epilogue, rows)
+    inputs = tile.inputs // 2 if form == "float" else tile.inputs
     return Variant(
         f"linear.{floats}.{form}.{epilogue}.{rows}",
         linear_kernel,
@@ -281,11 +285,12 @@ def variant(form: str, epilogue: str, rows: int, floats: str = "fp16") -> Varian
             "GATED": follows.gated,
             "RESIDUAL": follows.residual,
             "BLOCK_M": rows,
-            "BLOCK_N": outputs_of_tile(epilogue, rows),
-            "BLOCK_K": tile.inputs // 2 if form == "float" else tile.inputs,
+            "BLOCK_N": outputs,
+            "BLOCK_K": inputs,
         },
         warps=tile.warps,
         stages=tile.stages,
+        streamed=int(outputs * inputs * _BYTES[form]) if rows <= FEW else 0,
     )
 
 

@@ -19,7 +19,8 @@ class Variant:
     name: what an engine asks for it by. kernel: the Triton function. types: Triton's type of each
     argument in order ("*fp16", "i32", ...); "i32:16" is an i32 that 16 divides. Pointers are
     aligned to 16 bytes, as every allocation is. constants: values of the constexpr arguments, which
-    come last. warps, stages: as Triton means them.
+    come last. warps, stages: as Triton means them. streamed: bytes of weights, or of keys and
+    values, that a turn of the loop reads; 0 where that is not what takes the time.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Variant:
     constants: Mapping[str, int | str | bool]
     warps: int = 4
     stages: int = 2
+    streamed: int = 0
 
     def launch(self, grid: tuple[int, ...], *arguments: object) -> None:
         """Compile at once if need be and run over `grid`, on tensors and integers in order."""

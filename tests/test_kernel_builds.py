@@ -9,14 +9,24 @@ import pytest
 
 pytest.importorskip("triton", reason="Triton has no build for this platform")
 
-from kernels import append, configurations, decode_attention, linear, prefill_attention, projector
+from kernels import (
+    append,
+    configurations,
+    decode_attention,
+    linear,
+    prefill_attention,
+    projector,
+    quantize,
+)
 from kernels.__main__ import main
 from kernels.arches import SHARED_LIMITS
 from kernels.build import BuildError, build, compile_variant, excess
 from kernels.configurations import MODELS, WEIGHTS, Shape, needed, shape_of
+from kernels.machine_code import PACES, loops
 from kernels.variant import Variant
 
 NANO = Path(__file__).parents[1] / "idetex_edge" / "models" / "nano"
+
 
 HEAVIEST = [
     decode_attention.variant(128, 8, "int8", shared=True),
@@ -45,6 +55,50 @@ def test_kernels_keep_within_their_gpu(variant: Variant, arch: str) -> None:
     arguments = [list(pair) for pair in built.entry["arguments"]]
     assert arguments[: len(given)] == given
     assert all(kind == "*i8" for _, kind in arguments[len(given) :])
+
+
+@pytest.mark.parametrize(("arch", "gpu"), [("sm_87", "Jetson AGX Orin"), ("sm_90", "H200")])
+@pytest.mark.parametrize(
+    "variant",
+    [
+        linear.variant("float", "plain", 8),
+        linear.variant("int8", "gated", 8),
+        linear.variant("int8", "residual", 16),
+        decode_attention.variant(128, 8, "int8", shared=False),
+        decode_attention.variant(64, 2, "int8", shared=False),
+        decode_attention.variant(128, 8, "float", shared=False),
+    ],
+    ids=lambda variant: variant.name,
+)
+def test_what_streams_memory_is_faster_than_memory(variant: Variant, arch: str, gpu: str) -> None:
+    found = loops(compile_variant(variant, arch).cubin)
+    assert found
+    for loop in found:
+        assert not any(name.startswith("I2F") for name in loop.instructions)
+        assert any(name.startswith("LDGSTS") and "128" in name for name in loop.instructions)
+        assert loop.cycles(variant.warps) <= 0.85 * variant.streamed / PACES[gpu]
+
+
+def test_conversions_one_by_one_are_seen() -> None:
+    """Rows to INT8 are converted by the slow unit, once each: it is a small part of a layer."""
+    chosen = quantize.variant()
+    found = loops(compile_variant(chosen, "sm_87").cubin)
+    assert max(loop.converted(chosen.warps) for loop in found) >= 1024 / 16
+
+
+def test_loops_are_told_as_a_table(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(
+        sys, "argv", ["kernels", "loops", "--arch", "sm_87", "--match", "int8.64x2.single"]
+    )
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    told = capsys.readouterr().out
+    assert "decode_attention.fp16.int8.64x2.single" in told
+    assert "8192" in told
 
 
 def test_excess_names_spills_and_shared_memory() -> None:
