@@ -1,6 +1,7 @@
 """Kernels and the `triton` engine on this machine's GPU: whether they are right, and how fast.
 
-    python benchmarks/kernels.py [--shapes nano,3B] [--output benchmarks/results/kernels-NAME.json]
+    python benchmarks/kernels.py [--no-kernels] [--shapes nano,3B]
+        [--output benchmarks/results/kernels-NAME.json]
 
 Correctness comes first: each kernel against its float64 reference, and nothing is timed when one
 is wrong. Then times beside floors that are measured in the same run (bytes over a copy's bandwidth,
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from benchmarks.gpu.cases import Case
     from export.graphs.write import Advance
 
+SHAPES: Final = ("nano", "3B")
+"""nano, and Qwen2.5-VL-3B with random weights."""
 NO_GPU: Final = 3
 """The exit code when there is nothing to measure on."""
 
@@ -43,6 +46,9 @@ NO_GPU: Final = 3
 def kernels(
     output: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
     repeats: Annotated[int, typer.Option(min=3, help="Launches of each kernel.")] = 50,
+    launches: Annotated[
+        bool, typer.Option("--kernels/--no-kernels", help="Whether to measure single kernels.")
+    ] = True,
     shapes: Annotated[str, typer.Option(help="Whole engines, with commas.")] = "nano",
     turns: Annotated[int, typer.Option(min=1, help="Times that engines answer.")] = 5,
 ) -> None:
@@ -52,47 +58,53 @@ def kernels(
         raise SystemExit(NO_GPU)
     # Imported here: Triton wants a driver or its interpreter, and has no build for some platforms.
     from benchmarks.gpu.cases import plans
-    from benchmarks.gpu.engine import SHAPES, Figures, measure_engine
+    from benchmarks.gpu.figures import Figures
     from benchmarks.gpu.goals import judged
-    from benchmarks.gpu.rows import Row, error, measured
+    from benchmarks.gpu.rows import Row, measured
     from benchmarks.gpu.timing import measure_floors
     from idetex_edge.cli.stages import showing_stages
+    from kernels.arches import SHARED_LIMITS
 
     wanted = tuple(name for name in shapes.split(",") if name)
     if unknown := sorted(set(wanted) - set(SHAPES)):
         raise RequestError(f"unknown shape {unknown[0]!r}; known are {', '.join(SHAPES)}")
     torch.manual_seed(0)
     device = torch.cuda.get_device_properties(0)
+    arch = f"sm_{device.major}{device.minor}"
+    if wanted and arch not in SHARED_LIMITS:
+        raise RequestError(f"kernels are not built for {arch}; leave engines out: --shapes ''")
     facts = _facts(device)
+    rows: dict[str, Row] = {}
+
+    def keep(figures: Figures) -> None:
+        # After each figure: what was measured on a borrowed GPU is not had again.
+        facts["kernels"] = [asdict(row) for row in rows.values()]
+        facts["engine"] = asdict(figures)
+        facts["goals"] = [{**asdict(goal), "met": goal.met} for goal in judged(rows, figures)]
+        if output is not None:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            output.write_text(json.dumps(facts, indent=1) + "\n")
+
+    figures = Figures()
     with showing_stages() as advance:
-        every = _made(plans("cuda", device.multi_processor_count), advance)
-        errors: dict[str, float] = {}
-        for done, (name, case) in enumerate(every.items(), 1):
-            errors[name] = error(case)
-            advance("checking", done, len(every))
-        if wrong := [name for name, case in every.items() if not errors[name] <= case.tolerance]:
-            for name in wrong:
-                print(f"error: {name} is off by {errors[name]:.1e}", file=sys.stderr)
-            raise SystemExit(1)
+        every = _made(plans("cuda", device.multi_processor_count), advance) if launches else {}
+        errors = _checked(every, advance)
         floors = measure_floors(repeats)
         facts["floors"] = asdict(floors)
-        rows: dict[str, Row] = {}
+        keep(figures)
         for done, (name, case) in enumerate(every.items(), 1):
             rows[name] = measured(name, case, errors[name], floors, repeats)
+            keep(figures)
             advance("timing", done, len(every))
-        facts["kernels"] = [asdict(row) for row in rows.values()]
-        _keep(facts, output)
         every.clear()
         torch.cuda.empty_cache()
-        figures = Figures()
         if wanted:
+            from benchmarks.gpu.engine import measure_engine
+
             with TemporaryDirectory() as folder:
-                arch = f"sm_{device.major}{device.minor}"
                 where = (arch, Path(folder), floors.bandwidth)
-                figures = measure_engine(wanted, *where, turns, advance)
-    facts["engine"] = asdict(figures)
-    facts["goals"] = [{**asdict(goal), "met": goal.met} for goal in judged(rows, figures)]
-    _keep(facts, output)
+                for figures in measure_engine(wanted, *where, turns, advance):
+                    keep(figures)
     console = Console()
     told = ", ".join(f"{kind} {rate / 1e12:.0f} T/s" for kind, rate in floors.rates.items())
     console.print(f"{device.name}: copies {floors.bandwidth / 1e9:.0f} GB/s, products {told}")
@@ -121,11 +133,20 @@ def _made(plans: Mapping[str, Callable[[], Case]], advance: Advance) -> dict[str
     return found
 
 
-def _keep(facts: Mapping[str, Any], output: Path | None) -> None:
-    """Write what there is so far: what was measured on a borrowed GPU is not had again."""
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(facts, indent=1) + "\n")
+def _checked(cases: Mapping[str, Case], advance: Advance) -> dict[str, float]:
+    """Every case's error; ends with exit code 1 where one is too large."""
+    from benchmarks.gpu.rows import error
+
+    errors: dict[str, float] = {}
+    for done, (name, case) in enumerate(cases.items(), 1):
+        errors[name] = error(case)
+        advance("checking", done, len(cases))
+    wrong = [name for name, case in cases.items() if not errors[name] <= case.tolerance]
+    for name in wrong:
+        print(f"error: {name} is off by {errors[name]:.1e}", file=sys.stderr)
+    if wrong:
+        raise SystemExit(1)
+    return errors
 
 
 def _driver() -> str | None:
@@ -143,7 +164,8 @@ def _kernels(facts: dict[str, Any]) -> Table:
             f"{row['microseconds']:.1f}",
             f"{row['floor']:.1f}",
             f"{row['share']:.0%}",
-            ", ".join(f"{how} {took:.1f}" for how, took in row["peers"].items()),
+            ", ".join(f"{how} {took:.1f}" for how, took in row["peers"].items())
+            + "".join(f" {how} failed" for how in row["failed"]),
         )
     return table
 

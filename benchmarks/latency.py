@@ -25,7 +25,7 @@ from rich.console import Console
 
 from benchmarks.latency_checkpoints import CHECKPOINTS, SHAPES, bundle_of, random_checkpoint
 from benchmarks.latency_plot import plot as draw
-from benchmarks.peers.catalogue import PEERS, ROOT, missing, peer_contender
+from benchmarks.peers.catalogue import PEERS, ROOT, missing, on_processors, peer_contender
 from idetex_edge import RequestError
 from idetex_edge.assessor import NANO
 from idetex_edge.bundle import open_bundle
@@ -53,7 +53,9 @@ def latency(
         str | None, typer.Option(help=f"Random checkpoint: {', '.join(SHAPES)}.")
     ] = None,
     engines: Annotated[str, typer.Option(help="Our engines, with commas.")] = "onnx:cpu",
-    peers: Annotated[str, typer.Option(help=f"With commas, or all: {', '.join(PEERS)}.")] = "",
+    peers: Annotated[
+        str, typer.Option(help=f"With commas, or all that need no GPU: {', '.join(PEERS)}.")
+    ] = "",
     sizes: Annotated[str, typer.Option(help="Pictures, with commas.")] = _SIZES,
     threads: Threads = None,
     repeats: Annotated[int, typer.Option(min=1, help="Times that each figure is taken.")] = REPEATS,
@@ -62,7 +64,7 @@ def latency(
 ) -> None:
     """Measure how fast a model is on this machine, and how fast its peers."""
     cores = threads or os.cpu_count() or 1
-    wanted = list(PEERS) if peers == "all" else [name for name in peers.split(",") if name]
+    wanted = on_processors() if peers == "all" else [name for name in peers.split(",") if name]
     if unknown := sorted(set(wanted) - set(PEERS)):
         raise RequestError(f"unknown peer {unknown[0]!r}; known are {', '.join(PEERS)}")
     if shape is not None and shape not in SHAPES:

@@ -36,7 +36,7 @@ LEVELS: Final = 127
 """INT8 is used symmetrically: -127..127."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "heads", "kv_heads", "time", "height"])
 def append_kernel(
     query,
     keys,

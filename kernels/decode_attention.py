@@ -123,7 +123,7 @@ def halves_of(HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, QUANTIZED: tl.const
     return first, second, h < HEAD_DIM // 2
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["heads"])
 def decode_attention_kernel(
     partial,
     weight,
@@ -180,7 +180,7 @@ def decode_attention_kernel(
         tl.store(weight + part, largest + tl.log2(total), mask=used)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["heads"])
 def merge_kernel(
     output,
     partial,
@@ -190,22 +190,26 @@ def merge_kernel(
     heads,
     HEAD_DIM: tl.constexpr,
     BLOCK_D: tl.constexpr,
+    BLOCK_P: tl.constexpr,
 ):
     row, head = tl.program_id(0), tl.program_id(1)
-    d = tl.arange(0, BLOCK_D)
+    d, p = tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_P)
     wide = d < HEAD_DIM
-    # -inf would make the first difference of exponents undefined.
+    end = tl.load(offsets + row + 1)
+    # Finite, so that no difference of two exponents is undefined.
     largest = tl.load(weight) * 0 - 1e30
     total = largest * 0
     found = tl.zeros((BLOCK_D,), tl.float32)
-    for i in range(tl.load(offsets + row), tl.load(offsets + row + 1)):
-        part = tl.load(parts + i) * heads + head
-        w = tl.load(weight + part)
-        larger = tl.maximum(largest, w)
+    for begin in range(tl.load(offsets + row), end, BLOCK_P):
+        there = begin + p < end
+        part = tl.load(parts + begin + p, mask=there, other=0) * heads + head
+        w = tl.load(weight + part, mask=there, other=-1e30)
+        at = part[:, None] * HEAD_DIM + d[None, :]
+        x = tl.load(partial + at, mask=there[:, None] & wide[None, :], other=0.0)
+        larger = tl.maximum(largest, tl.max(w, 0))
         shrink, share = tl.exp2(largest - larger), tl.exp2(w - larger)
-        x = tl.load(partial + part * HEAD_DIM + d, mask=wide, other=0.0)
-        found = found * shrink + x * share
-        total = total * shrink + share
+        found = found * shrink + tl.sum(x * share[:, None], 0)
+        total = total * shrink + tl.sum(share, 0)
         largest = larger
     place = (row * heads + head) * HEAD_DIM + d
     tl.store(output + place, (found / total).to(output.dtype.element_ty), mask=wide)
@@ -265,8 +269,7 @@ def merge_variant(head_dim: int, floats: str = "fp16") -> Variant:
             "parts": "*i32",
             "heads": "i32",
         },
-        {"HEAD_DIM": head_dim, "BLOCK_D": power_of_two(head_dim)},
-        warps=1,
+        {"HEAD_DIM": head_dim, "BLOCK_D": power_of_two(head_dim), "BLOCK_P": 16},
     )
 
 
@@ -282,7 +285,10 @@ def decode_attention(
     chunks: torch.Tensor,
     rows: torch.Tensor,
 ) -> None:
-    """Launch over a list of chunks, none with more parts than `members` of the variant."""
+    """Launch over a list of chunks, none with more parts than `members` of the variant.
+
+    What is in the tables is not looked at, as it is on the device.
+    """
     _, heads, size = query.shape
     kv_heads, capacity, _ = keys.shape
     group = heads // kv_heads
@@ -292,7 +298,6 @@ def decode_attention(
     assert key_scales.shape == value_scales.shape == (kv_heads, capacity)
     assert capacity % 16 == 0
     assert chunks.shape[1] == 4
-    assert int(chunks[:, 3].max()) * group <= int(chosen.constants["BLOCK_M"])
     assert partial.shape == (len(rows), heads, size)
     assert weight.shape == (len(rows), heads)
     tensors = (partial, weight, query, keys, values, key_scales, value_scales, chunks, rows)

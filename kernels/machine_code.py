@@ -3,8 +3,9 @@
 A multiprocessor of sm_80 to sm_120 starts four instructions of a warp in a cycle, one in each
 quarter. Two things can be slower: the unit for conversions and transcendental functions takes 16
 numbers in a cycle, and shared memory gives 128 bytes. So a loop takes at least the largest of
-three counts of cycles. A loop that streams memory must stay well below the cycles in which memory
-gives what it reads (see `PACES`). Bank conflicts and waiting come on top, and are not seen.
+three counts of cycles; what tensor cores take is not counted. A loop that streams memory must stay
+well below the cycles in which memory gives what it reads (see `PACES`). Bank conflicts and waiting
+come on top, and are not seen.
 
 Throughputs are those of the CUDA C++ Programming Guide, "Arithmetic Instructions", but for INT8 to
 FP16, which the guide counts among the faster conversions and which goes through the slower unit.
@@ -34,8 +35,8 @@ _QUARTERS: Final = 4
 _LANES: Final = 32
 _CONVERTED: Final = 16
 """Numbers that a multiprocessor's conversion unit takes in a cycle."""
-_CONVERSIONS: Final = ("I2F.", "F2I.", "F2F.", "MUFU.")
-_SHARED: Final = ("LDS", "STS")
+_CONVERSIONS: Final = frozenset({"I2F", "F2I", "F2F", "MUFU"})
+_SHARED: Final = ("LDS", "STS", "LDGSTS")
 _WIDTH: Final = re.compile(r"\.(\d+)$")
 _SHORTEST: Final = 8
 """A loop of fewer instructions waits or copies a remainder; it does not stream."""
@@ -67,16 +68,17 @@ class Loop:
 
     def converted(self, warps: int) -> float:
         """Cycles of the unit for conversions and transcendental functions."""
-        count = sum(n for name, n in self.instructions.items() if name.startswith(_CONVERSIONS))
+        found = self.instructions.items()
+        count = sum(n for name, n in found if name.split(".")[0] in _CONVERSIONS)
         return count * warps * _LANES / _CONVERTED
 
     def shared(self, warps: int) -> float:
         """Cycles of shared memory, free of bank conflicts."""
-        total = sum(n * _quarters_kilobytes(name) for name, n in self.instructions.items())
+        total = sum(n * _wavefronts(name) for name, n in self.instructions.items())
         return total * warps
 
 
-def _quarters_kilobytes(name: str) -> int:
+def _wavefronts(name: str) -> int:
     """How many times 128 bytes a warp's access moves; 0 for what is no access of shared memory."""
     if not name.startswith(_SHARED):
         return 0

@@ -26,7 +26,7 @@ from kernels.quantize import rounded, step_of
 from kernels.variant import Variant, power_of_two
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["size"])
 def norm_kernel(
     output,
     scale,

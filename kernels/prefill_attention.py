@@ -35,7 +35,7 @@ QUERIES: Final = 64
 """The most queries of a block."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["heads", "group"])
 def prefill_attention_kernel(
     output,
     query,
@@ -134,7 +134,10 @@ def prefill_attention(
     blocks: torch.Tensor,
     runs: torch.Tensor,
 ) -> None:
-    """Launch over all blocks; every query must see at least one key."""
+    """Launch over all blocks, none with more than `QUERIES`; every query must see a key.
+
+    What is in the tables is not looked at, as it is on the device.
+    """
     _, heads, size = query.shape
     kv_heads, capacity, _ = keys.shape
     assert heads % kv_heads == 0
@@ -145,8 +148,6 @@ def prefill_attention(
     assert capacity % 16 == 0
     assert blocks.shape[1:] == (5,)
     assert runs.shape[1:] == (2,)
-    assert int(blocks[:, 1].max()) <= QUERIES
-    assert int(blocks[:, 2].min()) >= 1
     tensors = (output, query, keys, values, key_scales, value_scales, blocks, runs)
     assert all(tensor.is_contiguous() for tensor in tensors)
     grid = (len(blocks), heads)

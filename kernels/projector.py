@@ -131,7 +131,7 @@ class Projector:
     floats: str = "fp16"
 
     def project(
-        self, x: torch.Tensor, order: torch.Tensor, epsilon: float, processors: int = 1
+        self, x: torch.Tensor, order: torch.Tensor, epsilon: float, processors: int
     ) -> torch.Tensor:
         """Features of a picture, float32 [T, text hidden], in the order that `order` restores.
 

@@ -32,7 +32,10 @@ class Variant:
     streamed: int = 0
 
     def launch(self, grid: tuple[int, ...], *arguments: object) -> None:
-        """Compile at once if need be and run over `grid`, on tensors and integers in order."""
+        """Compile at once if need be and run over `grid`, on tensors and integers in order.
+
+        Kernels do not specialise on integers of type "i32", so that this is what an engine runs.
+        """
         assert len(arguments) == len(self.types), (self.name, len(arguments))
         # Triton's functions are indexed by their grid; its stubs do not say so.
         kernel: Any = self.kernel

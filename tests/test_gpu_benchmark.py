@@ -14,7 +14,8 @@ from host_gpu import HostGpu
 from test_triton_engine import pretended_build, variants_of
 
 from benchmarks.gpu import engine
-from benchmarks.gpu.engine import ENGINE, PEER, Figures, bytes_of_step, gpu_bundle
+from benchmarks.gpu.engine import bytes_of_step, gpu_bundle
+from benchmarks.gpu.figures import ENGINE, PEER, Figures
 from benchmarks.peers import catalogue
 from benchmarks.shapes import RandomWeights
 from export.checkpoint import open_checkpoint
@@ -80,6 +81,7 @@ def test_the_peer_on_a_gpu_is_missing_without_one(monkeypatch: pytest.MonkeyPatc
     assert "NVIDIA GPU" in str(catalogue.missing(PEER))
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     assert catalogue.missing(PEER) is None
+    assert PEER not in catalogue.on_processors()
 
 
 def test_ratios_are_of_the_engine() -> None:

@@ -30,11 +30,15 @@ from export.convert import Conversion, convert
 from export.triton.add import add_triton
 from idetex_edge import Assessor
 from idetex_edge.bundle import Bundle, open_bundle
+from idetex_edge.cuda.driver import Device
 from idetex_edge.engines import Engine, Sequence, load_engine
 from idetex_edge.engines.triton import TritonEngine
 from idetex_edge.errors import EngineError, ExportError, OutputError, RequestError
 from idetex_edge.measuring.scenarios import picture as scenario_picture
+from idetex_edge.triton.contents import CONTENTS, KernelFacts, KernelsFacts, read_contents
+from idetex_edge.triton.kernel import Kernels
 from idetex_edge.triton.slots import Chain, Slots
+from kernels import linear
 from kernels.configurations import WEIGHTS, needed, shape_of
 from kernels.variant import Variant
 
@@ -392,6 +396,36 @@ def test_a_part_that_cannot_be_made_leaves_the_bundle_as_it_was(
         add_triton(bundle, checkpoint, kernels, "fp16", "float", Plan(), quiet)
     monkeypatch.undo()
     assert {path.name: path.read_bytes() for path in bundle.path.iterdir()} == before
+
+
+@pytest.mark.parametrize("processors", [1, 16, 132])
+def test_engine_and_kernels_choose_the_same_tiles(gpu_bundle: Bundle, processors: int) -> None:
+    """The rule is written twice, since neither may import the other."""
+    variants = needed([shape_of(gpu_bundle.path / "manifest.json")], WEIGHTS)
+    device = Device(HostGpu(variants, processors=processors), "triton")
+    facts = {
+        v.name: KernelFacts(
+            *(v.kernel.__name__, 0, 1, v.warps, 0, tuple(v.types.values())),
+            *(int(v.constants.get(name, 1)) for name in ("BLOCK_M", "BLOCK_N")),
+        )
+        for v in variants
+    }
+    contents = replace(read_contents(gpu_bundle), kernels={"sm_87": KernelsFacts(CONTENTS, facts)})
+    kernels = Kernels(device, gpu_bundle, contents)
+    chosen: list[str] = []
+
+    def noted(self: Kernels, name: str) -> str:
+        chosen.append(name)
+        return name
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Kernels, "__getitem__", noted)
+        for form in linear.FORMS:
+            for rows in (1, 8, 9, 16, 17, 64, 65, 500, 5000):
+                for outputs in (32, 2048, 22016):
+                    kernels.tile(f"linear.fp16.{form}.gated", rows, outputs)
+                    tile = linear.tile_of(form, "gated", rows, outputs, processors)
+                    assert chosen[-1] == f"linear.fp16.{form}.gated.{tile}"
 
 
 def test_precisions_have_their_kernels() -> None:

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from idetex_edge.triton.chunks import SIZES, chunks_of
+from idetex_edge.triton.chunks import PARTS, SIZES, chunks_of
 from idetex_edge.triton.slots import Chain, Slots
 
 
@@ -47,6 +47,21 @@ def test_a_large_gpu_is_given_short_chunks() -> None:
         programs: chunks_of([chain], 8, programs).single[0][1] for programs in (3, 4, 8, 16, 99)
     }
     assert lengths == {3: 256, 4: 256, 8: 128, 16: 64, 99: 64}
+
+
+def test_short_chunks_leave_room_for_their_parts() -> None:
+    """Where memory for parts is short, chunks are as long as it takes, and no longer."""
+    slots = Slots(2**17)
+    chains = [Chain(slots) for _ in range(16)]
+    for chain in chains:
+        chain.append(2048)
+    both = [*chains, *(chain.fork(2049) for chain in chains)]
+    chunks = chunks_of(both, 8, programs=10**6)
+    assert len(chunks.rows) == 32 * 2048 // 64 == PARTS
+    both[0].append(1)
+    chunks = chunks_of(both, 8, programs=10**6)
+    assert chunks.shared[:, 1].max() == 128
+    assert len(chunks.rows) == 32 * 2048 // 128 + 1
 
 
 def test_segments_are_free_again_when_no_chain_holds_them() -> None:

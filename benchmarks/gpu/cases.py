@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final
 
 import torch
+from torch.nn.attention.bias import causal_lower_right
 
 from idetex_edge.triton.chunks import PROGRAMS, chunks_of
 from idetex_edge.triton.slots import Chain, Slots
@@ -39,8 +40,8 @@ class Case:
 
     run: launches the kernel and returns its output. right: the reference's, float64. moved: bytes
     that must be read and written. operations: of the products, which multiply `kind`. told: what to
-    compare instead of the output, once it ran. peers: the same in torch, by how; "compiled" goes
-    through torch.compile.
+    compare instead of the output, once it ran; it clears what it reads. peers: the same in torch,
+    by how; "compiled" goes through torch.compile.
     """
 
     run: Launch
@@ -64,6 +65,9 @@ def plans(device: str, processors: int) -> dict[str, Callable[[], Case]]:
         for rows in (1, 8):
             name = f"linear {form}, {rows} x 4096 -> 11008"
             found[name] = partial(linear_case, form, rows, 11008, 4096, *here)
+    for epilogue, outputs, inputs in (("gated", 11008, 2048), ("residual", 2048, 11008)):
+        name = f"linear int8 {epilogue}, 1 x {inputs} -> {outputs}"
+        found[name] = partial(linear_case, "int8", 1, outputs, inputs, *here, epilogue)
     for form in ("float", "integer"):
         name = f"linear {form}, 1024 x 2048 -> 11008"
         found[name] = partial(linear_case, form, 1024, 11008, 2048, *here)
@@ -100,10 +104,18 @@ def plans(device: str, processors: int) -> dict[str, Callable[[], Case]]:
 
 
 def linear_case(
-    form: str, rows: int, outputs: int, inputs: int, device: str, processors: int
+    form: str,
+    rows: int,
+    outputs: int,
+    inputs: int,
+    device: str,
+    processors: int,
+    epilogue: str = "plain",
 ) -> Case:
-    """A linear layer of random numbers in a number format."""
-    weight = torch.randn(outputs, inputs) * inputs**-0.5
+    """A linear layer of random numbers in a number format; a gate's matrix is twice as wide."""
+    follows = linears.EPILOGUES[epilogue]
+    wide = 2 * outputs if follows.gated else outputs
+    weight = torch.randn(wide, inputs) * inputs**-0.5
     stored, scale = weight.half(), torch.ones(outputs)
     if form != "float":
         stored, scale = pack_int4(weight) if form == "int4" else quantized(weight)
@@ -112,29 +124,39 @@ def linear_case(
     if form == "integer":
         x, steps = quantized(x)
         seen = x.double() * steps.double()[:, None]
-    bias = torch.randn(outputs)
+    bias = torch.randn(wide)
+    stream = torch.randn(rows, outputs)
     given = [tensor.to(device) for tensor in (x, stored, scale, bias)]
     x_scale = None if steps is None else steps.to(device)
-    result = torch.empty(rows, outputs, dtype=torch.float16, device=device)
-    tile = linears.tile_of(form, "plain", rows, outputs, processors)
-    chosen = linears.variant(form, "plain", tile)
+    kind = torch.float32 if follows.full else torch.float16
+    result = torch.empty(rows, outputs, dtype=kind, device=device)
+    residual = stream.to(device) if follows.residual else None
+    tile = linears.tile_of(form, epilogue, rows, outputs, processors)
+    chosen = linears.variant(form, epilogue, tile)
     dense = linears.dense(form, stored, scale)
     theirs = [tensor.half().to(device) for tensor in (seen, dense, bias)]
 
     def run() -> torch.Tensor:
-        linears.linear(chosen, result, *given, x_scale=x_scale)
+        linears.linear(chosen, result, *given, x_scale=x_scale, residual=residual)
         return result
 
     def peer() -> torch.Tensor:
-        return torch.nn.functional.linear(*theirs)
+        y = torch.nn.functional.linear(*theirs)
+        if follows.gated:
+            gate, up = y.chunk(2, dim=-1)
+            return torch.nn.functional.silu(gate) * up
+        return y if residual is None else residual + y
 
+    moved = (*given, result) if residual is None else (*given, result, residual)
     return Case(
         run,
-        lambda: linears.reference(seen, dense, bias, "plain"),
-        sum(tensor.nbytes for tensor in (*given, result)),
-        2 * rows * outputs * inputs,
+        lambda: linears.reference(
+            seen, dense, bias, epilogue, stream if follows.residual else None
+        ),
+        sum(tensor.nbytes for tensor in moved),
+        2 * rows * wide * inputs,
         "int8" if form == "integer" else "fp16",
-        peers={"torch": peer},
+        peers={"torch": peer} if epilogue == "plain" else {"torch": peer, "compiled": peer},
     )
 
 
@@ -172,22 +194,31 @@ def quantize_case(rows: int, size: int, device: str) -> Case:
         rounding.quantize(chosen, levels, scale, given)
         return levels
 
+    def told() -> torch.Tensor:
+        found = levels.double() * scale.double()[:, None]
+        # A peer that writes nothing is not to be told what the kernel wrote.
+        levels.zero_()
+        return found
+
     def peer() -> torch.Tensor:
         step = given.float().abs().amax(-1, keepdim=True) / 127
-        return (given / step).round().to(torch.int8)
+        scale.copy_(step[:, 0])
+        levels.copy_((given / step).round())
+        return levels
 
     return Case(
         run,
-        lambda: quantized(x)[0].double(),
-        x.nbytes + levels.nbytes,
-        # A number half way between two levels may go to either.
-        tolerance=3e-2,
+        x.double,
+        x.nbytes + levels.nbytes + scale.nbytes,
+        # As INT8 rounds.
+        tolerance=2e-2,
+        told=told,
         peers={"torch": peer, "compiled": peer},
     )
 
 
 def append_case(tokens: int, device: str) -> Case:
-    """M-RoPE, INT8 and the write into the cache, told by the keys that are found there."""
+    """M-RoPE, INT8 and the write into the cache, told by the queries and what is found there."""
     slots, positions = -(-tokens // 16) * 16, 4096
     width = HEADS + 2 * KV_HEADS
     qkv = torch.randn(tokens, width * HEAD_DIM).half()
@@ -227,15 +258,24 @@ def append_case(tokens: int, device: str) -> Case:
         slot = slot_there.long()
         keys[:, slot], values[:, slot] = levels[:KV_HEADS], levels[KV_HEADS:]
         key_scales[:, slot], value_scales[:, slot] = step.T[:KV_HEADS], step.T[KV_HEADS:]
-        return turned[:, :HEADS].half()
+        query.copy_(turned[:, :HEADS])
+        return query
 
     def right() -> torch.Tensor:
         found = appending.reference(qkv, *tables, where, SECTIONS, HEADS, KV_HEADS)
-        return found[1].transpose(0, 1)
+        return torch.cat(found, dim=1)
 
     def told() -> torch.Tensor:
         slot = slot_there.long()
-        return keys[:, slot] * key_scales[:, slot, None]
+        new = [
+            (held[:, slot] * step[:, slot, None]).transpose(0, 1)
+            for held, step in ((keys, key_scales), (values, value_scales))
+        ]
+        found = torch.cat((query.float(), *new), dim=1)
+        # A peer that writes nothing is not to be told what the kernel wrote.
+        for tensor in (query, keys, values):
+            tensor.zero_()
+        return found
 
     written = 2 * KV_HEADS * tokens * (HEAD_DIM + 4)
     return Case(
@@ -324,15 +364,14 @@ def prefill_case(tokens: int, past: int, cache: str, device: str) -> Case:
         (first, min(prefilling.QUERIES, tokens - first), past + first + 1, 0, 1)
         for first in range(0, tokens, prefilling.QUERIES)
     ]
-    seen = torch.arange(slots)[None] <= past + torch.arange(tokens)[:, None]
     return _attention_case(
         torch.randn(tokens, HEADS, HEAD_DIM).half(),
         _held(KV_HEADS, slots, HEAD_DIM, cache),
         (blocks, [(0, slots)]),
-        int(seen.sum()),
+        tokens * past + tokens * (tokens + 1) // 2,
         cache,
         device,
-        seen,
+        (tokens, slots),
     )
 
 
@@ -379,9 +418,9 @@ def _attention_case(
     pairs: int,
     cache: str,
     device: str,
-    mask: torch.Tensor | None,
+    causal_of: tuple[int, int] | None,
 ) -> Case:
-    """pairs: of a query and a key that it sees. mask: of the one window; None for many alike."""
+    """pairs: of a query and a key that it sees. causal_of: queries and keys; None for windows."""
     (caches, scales, dense), (blocks, runs) = held, tables
     _, heads, size = query.shape
     asked = query.to(device)
@@ -400,18 +439,20 @@ def _attention_case(
         )
         return result
 
+    # torch's fast attention takes either a mask or grouped heads: heads are repeated beforehand.
+    group = heads // len(dense[0])
     windows = len(runs)
     # [windows, heads, tokens of one, size]
     theirs = [
         tensor.half().reshape(-1, windows, tensor.shape[1] // windows, size).transpose(0, 1)
-        for tensor in (query.transpose(0, 1), *dense)
+        for tensor in (query.transpose(0, 1), *(t.repeat_interleave(group, 0) for t in dense))
     ]
     theirs = [tensor.contiguous().to(device) for tensor in theirs]
-    seen = None if mask is None else mask.to(device)
+    causal = causal_lower_right(*causal_of) if causal_of else None
 
     def peer() -> torch.Tensor:
         return torch.nn.functional.scaled_dot_product_attention(
-            theirs[0], theirs[1], theirs[2], attn_mask=seen, enable_gqa=True
+            theirs[0], theirs[1], theirs[2], attn_mask=causal
         )
 
     return Case(

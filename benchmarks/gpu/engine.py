@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from benchmarks.gpu.figures import ENGINE, PEER, Figures
 from benchmarks.peers.catalogue import missing, peer_contender
-from benchmarks.shapes import NANO, TEXT, RandomWeights, config_of
+from benchmarks.shapes import NANO, RandomWeights, config_of
 from export.bundling.graphs import EMBEDDING, GRAPHS, Recipe
 from export.bundling.manifest import describe
 from export.bundling.write import seal
@@ -31,46 +31,19 @@ from export.targets import find_target
 from export.triton.add import add_triton
 from idetex_edge.bundle import MANIFEST, TOKENIZER, Bundle
 from idetex_edge.engines.triton import TritonEngine
+from idetex_edge.errors import ExportError
 from idetex_edge.measuring.contenders import our_contender
 from idetex_edge.measuring.measure import Plan as Turns
 from idetex_edge.measuring.measure import measure
 from idetex_edge.measuring.rows import Row, summarise
 from idetex_edge.measuring.scenarios import SCENARIOS
 from idetex_edge.triton.contents import read_contents
-from kernels.build import build
+from kernels.build import BuildError, build
 from kernels.configurations import shape_of
 
-SHAPES: Final = ("nano", *TEXT)
-PEER: Final = "transformers-cuda"
-ENGINE: Final = "triton"
 _LONGEST: Final = 128
 """Tokens at which answers of random weights are cut."""
 _SIZE: Final = (448, 448)
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """Figures of whole engines.
-
-    rows: by engine, scenario and metric, with the shape for a model. of_floor: by shape, the share
-    that decoding reaches of the rate at which a copy could read the language model's weights; its
-    KV cache, a few megabytes, is left out. agreement: by shape, of the likeliest next token, FP16
-    against the checkpoint. missing: why the peer was not measured.
-    """
-
-    rows: tuple[Row, ...] = ()
-    of_floor: Mapping[str, float] = field(default_factory=dict[str, float])
-    agreement: Mapping[str, float] = field(default_factory=dict[str, float])
-    missing: str | None = None
-
-    def times(self, shape: str, scenario: str, metric: str) -> float:
-        """How many times better than the peer; KeyError where that was not measured."""
-        for row in self.rows:
-            if (row.model, row.scenario, row.metric) == (shape, scenario, metric) and (
-                row.engine == ENGINE and row.ratio_to_fastest_peer is not None
-            ):
-                return row.ratio_to_fastest_peer
-        raise KeyError(shape, scenario, metric)
 
 
 def measure_engine(
@@ -80,10 +53,12 @@ def measure_engine(
     bandwidth: float,
     repeats: int,
     advance: Advance,
-) -> Figures:
+) -> Iterator[Figures]:
     """Make bundles of `shapes` in `work`, and measure them on the GPU of architecture `arch`.
 
     bandwidth: bytes a second of a copy. nano's answers in FP16 are compared with its checkpoint's.
+    Gives what there is after each shape. Raises ExportError when kernels cannot be built for the
+    GPU, EngineError when an engine or its peer fails.
     """
     rows: list[Row] = []
     of_floor: dict[str, float] = {}
@@ -98,7 +73,7 @@ def measure_engine(
         found = _timed(shape, bundle, checkpoint.folder, work, absent is None, repeats, advance)
         rows += found
         of_floor[shape] = _decode_rate(found) * bytes_of_step(bundle) / bandwidth
-    return Figures(tuple(rows), of_floor, agreement, absent)
+        yield Figures(tuple(rows), dict(of_floor), dict(agreement), absent)
 
 
 def checkpoint_of(shape: str, work: Path) -> Checkpoint:
@@ -117,8 +92,7 @@ def checkpoint_of(shape: str, work: Path) -> Checkpoint:
 def gpu_bundle(
     checkpoint: Checkpoint, folder: Path, precision: str, cache: str, arch: str, advance: Advance
 ) -> Bundle:
-    """A bundle that has a part for GPUs alone, unless it is there: its graphs are empty files."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """A bundle that has a part for GPUs alone: its graphs are empty files."""
     folder.mkdir(parents=True)
     recipe = Recipe(checkpoint, *find_target("onnx-cpu", "int8"), Plan())
     shutil.copyfile(checkpoint.folder / TOKENIZER, folder / TOKENIZER)
@@ -128,7 +102,10 @@ def gpu_bundle(
     bundle = seal(folder, describe(recipe, folder.name, "onnx-cpu", "int8"))
     kernels = folder.with_name(f"{folder.name}-kernels")
     shape = shape_of(folder / MANIFEST)
-    build([arch], [shape], [precision], kernels, os.cpu_count() or 1, advance)
+    try:
+        build([arch], [shape], [precision], kernels, os.cpu_count() or 1, advance)
+    except BuildError as error:
+        raise ExportError(str(error)) from None
     return add_triton(bundle, checkpoint, kernels, precision, cache, Plan(), advance)
 
 

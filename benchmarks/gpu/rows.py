@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from benchmarks.gpu.cases import Case
-from benchmarks.gpu.timing import Floors, microseconds
+from benchmarks.gpu.timing import Floors, seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +16,7 @@ class Row:
     """Of a launch: its error, its time, its floor and the floor's share of the time, and peers.
 
     error: see `error_of`. Times are microseconds, medians. peers: times of the same in torch.
+    failed: what went wrong with others of them.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Row:
     floor: float
     share: float
     peers: dict[str, float]
+    failed: dict[str, str] = field(default_factory=dict[str, str])
 
 
 def error_of(got: torch.Tensor, right: torch.Tensor) -> float:
@@ -41,13 +43,18 @@ def error(case: Case) -> float:
 
 def measured(name: str, case: Case, error: float, floors: Floors, repeats: int) -> Row:
     """Time a case and its peers, on the GPU that torch uses."""
-    took = microseconds(case.run, repeats)
+    took = 1e6 * seconds(case.run, repeats)
     floor = floors.microseconds(case.moved, case.operations, case.kind)
     peers: dict[str, float] = {}
+    failed: dict[str, str] = {}
     for how, peer in case.peers.items():
         # Compiled for these sizes alone, as our kernels were chosen for them.
         work: Callable[[], object] = (
             torch.compile(peer, dynamic=False) if how == "compiled" else peer
         )
-        peers[how] = microseconds(work, repeats)
-    return Row(name, error, took, floor, floor / took, peers)
+        try:
+            peers[how] = 1e6 * seconds(work, repeats)
+        except Exception as problem:
+            # Whatever torch lacks on this GPU, our own figures stand.
+            failed[how] = f"{type(problem).__name__}: {problem}".splitlines()[0]
+    return Row(name, error, took, floor, floor / took, peers, failed)

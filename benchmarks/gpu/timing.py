@@ -10,7 +10,9 @@ from typing import Any, Final
 import torch
 
 _L2: Final = 256 * 2**20
-"""Bytes that are written before a launch: more than any L2 cache holds."""
+"""Bytes that are read before a launch: more than any L2 cache holds."""
+_TURNS: Final = 8
+"""Launches of a graph."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ def measure_floors(repeats: int) -> Floors:
     """Measure a copy of half a gigabyte, and products of 8192 x 8192 matrices."""
     source = torch.empty(2**29, dtype=torch.int8, device="cuda")
     target = torch.empty_like(source)
-    bandwidth = 2 * source.nbytes / _seconds(lambda: target.copy_(source), repeats)
+    bandwidth = 2 * source.nbytes / seconds(lambda: target.copy_(source), repeats)
     a, b = (torch.randn(8192, 8192, device="cuda").half() for _ in range(2))
     c, d = a.bfloat16(), b.bfloat16()
     whole = [(torch.randn(8192, 8192, device="cuda") * 40).to(torch.int8) for _ in range(2)]
@@ -44,38 +46,49 @@ def measure_floors(repeats: int) -> Floors:
     return Floors(
         bandwidth,
         {
-            "fp16": operations / _seconds(lambda: a @ b, repeats),
-            "bf16": operations / _seconds(lambda: c @ d, repeats),
-            "int8": operations / _seconds(lambda: multiply(whole[0], turned), repeats),
+            "fp16": operations / seconds(lambda: a @ b, repeats),
+            "bf16": operations / seconds(lambda: c @ d, repeats),
+            "int8": operations / seconds(lambda: multiply(whole[0], turned), repeats),
         },
     )
 
 
-def microseconds(work: Callable[[], object], repeats: int) -> float:
-    """The median time of what `work` launches, with a cold L2 cache.
+def seconds(work: Callable[[], object], repeats: int) -> float:
+    """The median time that `work` adds to a CUDA graph which reads more than L2 holds each turn.
 
-    It is captured as a CUDA graph first, so that no launch waits for Python.
+    So no launch waits for Python, the graph's own start and end are not counted, and L2 holds
+    nothing that would have to be written back.
     """
-    return _seconds(work, repeats) * 1e6
-
-
-def _seconds(work: Callable[[], object], repeats: int) -> float:
-    flush = torch.empty(_L2, dtype=torch.int8, device="cuda")
+    cold = torch.zeros(_L2 // 4, device="cuda")
     aside = torch.cuda.Stream()
-    with torch.cuda.stream(aside):
-        for _ in range(3):
-            work()
-    aside.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=aside):
+
+    def captured(turn: Callable[[], object]) -> torch.cuda.CUDAGraph:
+        with torch.cuda.stream(aside):
+            for _ in range(3):
+                turn()
+        aside.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=aside):
+            for _ in range(_TURNS):
+                turn()
+        return graph
+
+    def read() -> None:
+        cold.amax()
+
+    def read_and_work() -> None:
+        cold.amax()
         work()
-    times: list[float] = []
-    for _ in range(repeats):
-        flush.zero_()
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        graph.replay()
-        end.record()
-        torch.cuda.synchronize()
-        times.append(start.elapsed_time(end) / 1000)
-    return statistics.median(times)
+
+    with_work, without = captured(read_and_work), captured(read)
+    added = [_replayed(with_work) - _replayed(without) for _ in range(repeats)]
+    return statistics.median(added) / _TURNS
+
+
+def _replayed(graph: torch.cuda.CUDAGraph) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    graph.replay()
+    end.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(end) / 1000

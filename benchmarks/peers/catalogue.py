@@ -63,6 +63,11 @@ PEERS: Final[Mapping[str, Peer]] = {
 """`+cache` keeps the prefix of a picture's first request for its others."""
 
 
+def on_processors() -> list[str]:
+    """The peers that a processor runs: beside one on a GPU, no other would be the fastest."""
+    return [name for name, peer in PEERS.items() if not peer.gpu]
+
+
 def missing(name: str) -> str | None:
     """Why a peer cannot run here; None if it can."""
     peer = PEERS[name]

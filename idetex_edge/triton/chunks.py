@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -14,7 +15,7 @@ from idetex_edge.triton.slots import Chain
 SIZES: Final = (64, 128, 256)
 """Slots of a chunk, which one program reads: as few as leave enough programs for the whole GPU."""
 PARTS: Final = 1024
-"""The most parts of a step where it has a choice: it has memory for no more."""
+"""The most parts of a step. The caller sees to it that the longest chunks give no more."""
 PROGRAMS: Final = 4
 """How many programs a multiprocessor runs side by side, by their registers."""
 
@@ -43,12 +44,7 @@ def chunks_of(chains: Sequence[Chain], members: int, programs: int) -> Chunks:
     Rows share what they see of a segment chunk by chunk, as forks of one sequence do. programs: of
     how many chunks at most; more are had only where the longest give more.
     """
-    readers: dict[tuple[int, int], list[int]] = {}
-    for size in SIZES:
-        readers = _pieces(chains, size)
-        counts = [len(rows) for rows in readers.values()]
-        if sum(counts) <= PARTS and sum(-(-count // members) for count in counts) <= programs:
-            break
+    readers = _pieces(chains, _size(chains, members, programs))
     single: list[tuple[int, int, int, int]] = []
     shared: list[tuple[int, int, int, int]] = []
     rows: list[int] = []
@@ -65,6 +61,20 @@ def chunks_of(chains: Sequence[Chain], members: int, programs: int) -> Chunks:
         np.concatenate(([0], np.cumsum(counted))).astype(np.int32),
         np.argsort(rows, kind="stable").astype(np.int32),
     )
+
+
+def _size(chains: Sequence[Chain], members: int, programs: int) -> int:
+    """The shortest chunks that are not too many, counted by runs that are seen alike."""
+    readers = Counter((run.segment.start, run.count) for chain in chains for run in chain.runs)
+    for size in SIZES[:-1]:
+        chunks = parts = 0
+        for (_, count), rows in readers.items():
+            pieces = -(-count // size)
+            parts += pieces * rows
+            chunks += pieces * -(-rows // members)
+        if parts <= PARTS and chunks <= programs:
+            return size
+    return SIZES[-1]
 
 
 def _pieces(chains: Sequence[Chain], size: int) -> dict[tuple[int, int], list[int]]:

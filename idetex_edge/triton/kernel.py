@@ -66,8 +66,8 @@ class Kernels:
         self._loaded: dict[str, Kernel] = {}
         self._tiles: dict[str, list[int]] = {}
         for name in self._facts.kernels:
-            layer, _, rows = name.rpartition(".")
-            if rows.isdecimal():
+            if name.startswith("linear."):
+                layer, _, rows = name.rpartition(".")
                 self._tiles.setdefault(layer, []).append(int(rows))
         try:
             self._images = bundle.file(self._facts.file).read_bytes()
@@ -101,6 +101,7 @@ class Kernels:
         for tile in middle:
             if rows <= tile:
                 return self[f"{name}.{tile}"]
-        largest = self[f"{name}.{tiles[-1]}"]
+        largest = self._facts.kernels[f"{name}.{tiles[-1]}"]
         programs = -(-rows // largest.rows) * -(-outputs // largest.outputs)
-        return largest if programs >= self._device.processors else self[f"{name}.{middle[-1]}"]
+        enough = programs >= self._device.processors
+        return self[f"{name}.{tiles[-1] if enough else middle[-1]}"]

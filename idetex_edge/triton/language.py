@@ -88,7 +88,7 @@ class Language:
 
     def decode(self, chains: Sequence[Chain], embeddings: Floats) -> Floats:
         """Append one text token to each chain, float32 [b, hidden]; logits float32 [b, vocab]."""
-        if len(chains) > ROWS or (len(chains) > 1 and sum(map(_most_parts, chains)) > PARTS):
+        if len(chains) > ROWS or (len(chains) > 1 and sum(map(_fewest_parts, chains)) > PARTS):
             return self._in_halves(chains, embeddings)
         for chain in chains:
             _check_runs(chain)
@@ -318,14 +318,14 @@ class Language:
         layers.linear("text.head", b["logits"], b["x"], rows, "full")
 
 
-def _most_parts(chain: Chain) -> int:
-    """How many chunks a chain can have when it is one token longer."""
+def _fewest_parts(chain: Chain) -> int:
+    """Into how many of the longest chunks a chain can be cut when it is one token longer."""
     return 1 + sum(-(-(run.count + 1) // SIZES[-1]) for run in chain.runs)
 
 
 def _check_runs(chain: Chain) -> None:
     # Two more: what is left of its own segment may be followed by a new one.
-    if len(chain.runs) + 2 > RUNS or _most_parts(chain) > PARTS:
+    if len(chain.runs) + 2 > RUNS or _fewest_parts(chain) > PARTS:
         raise EngineError(
             f"this sequence of {chain.length} tokens in {len(chain.runs)} forks is more than one "
             "step reads; ask with shorter prompts"

@@ -46,7 +46,7 @@ def test_projector(form: str, kind: str, rows: int, columns: int) -> None:
     patches = noise(rows * columns, size)
     stream = torch.from_numpy(windows.reorder(patches.numpy()))
     order = torch.from_numpy(windows.inverse).int()
-    got = made.project(stream, order, 1e-6)
+    got = made.project(stream, order, 1e-6, processors=1)
     assert_close(
         got, reference_projector(made, stream, order, 1e-6), "int8" if form == "integer" else "fp16"
     )
