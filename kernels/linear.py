@@ -53,9 +53,9 @@ FORMS: Final[Mapping[str, tuple[int, ...]]] = {
     "int4": (8, 16, 64),
     "integer": (64, 128),
 }
-"""Number formats, and the tiles that each has, by their rows (see `TILES`). Prefill and vision
-multiply INT8 weights as "integer", so that their own largest tile serves large batches alone.
-INT4's is widened once for each 64 rows, which costs what a larger tile would save."""
+"""Number formats, and the tiles that each has, by their rows (see `TILES`). "int8" needs none for
+many rows, since vision and prefill multiply such weights as "integer". "int4" has none of 128: its
+sums are scaled group by group, and two tiles of them do not fit into registers."""
 
 FEW: Final = 16
 """Rows of the largest tile for decoding, where reading the weights is the work."""
@@ -87,9 +87,9 @@ EPILOGUES: Final[Mapping[str, Epilogue]] = {
 class Tile:
     """What one program computes: so many outputs of so many rows.
 
-    inputs: read at once of weights of a byte each; half as many where they have two. A warp reads
-    16 outputs of those: with three such steps under way, a multiprocessor that holds four or five
-    programs has as many bytes asked for as hide its memory's latency.
+    inputs: read at once of weights of a byte each; half as many where they have two. stages: such
+    steps, all but one of them under way. Of the tiles for decoding, a step is 4 KB: five programs
+    of a multiprocessor have asked for 80 KB, which hides the latency of any memory.
     """
 
     outputs: int
