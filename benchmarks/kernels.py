@@ -6,8 +6,8 @@
 Correctness comes first: each kernel against its float64 reference, and nothing is timed when one
 is wrong. Then times beside floors that are measured in the same run (bytes over a copy's bandwidth,
 operations over the rate of torch's matrix product) and beside the same in torch, eager, through
-torch.compile or SDPA: medians over `--repeats` launches of a CUDA graph, with the L2 cache
-overwritten before each. Then the whole engine in `--shapes` (`--shapes ""` for none), against
+torch.compile or SDPA: medians over `--repeats` CUDA graphs of eight launches each, with a cold L2
+cache. Then the whole engine in `--shapes` (`--shapes ""` for none), against
 transformers on the same GPU. Prints tables, and what became of each goal, and writes it as JSON.
 
 Without a GPU it says so and exits with code 3.
@@ -45,7 +45,7 @@ NO_GPU: Final = 3
 
 def kernels(
     output: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
-    repeats: Annotated[int, typer.Option(min=3, help="Launches of each kernel.")] = 50,
+    repeats: Annotated[int, typer.Option(min=3, help="Times that launches are timed.")] = 50,
     launches: Annotated[
         bool, typer.Option("--kernels/--no-kernels", help="Whether to measure single kernels.")
     ] = True,
@@ -86,28 +86,40 @@ def kernels(
             output.write_text(json.dumps(facts, indent=1) + "\n")
 
     figures = Figures()
-    with showing_stages() as advance:
-        every = _made(plans("cuda", device.multi_processor_count), advance) if launches else {}
-        errors = _checked(every, advance)
-        floors = measure_floors(repeats)
-        facts["floors"] = asdict(floors)
-        keep(figures)
-        for done, (name, case) in enumerate(every.items(), 1):
-            rows[name] = measured(name, case, errors[name], floors, repeats)
+    try:
+        with showing_stages() as advance:
+            floors = measure_floors(repeats)
+            facts["floors"] = asdict(floors)
             keep(figures)
-            advance("timing", done, len(every))
-        every.clear()
-        torch.cuda.empty_cache()
-        if wanted:
-            from benchmarks.gpu.engine import measure_engine
+            every = _made(plans("cuda", device.multi_processor_count), advance) if launches else {}
+            facts["errors"] = errors = _errors(every, advance)
+            keep(figures)
+            _require_right(every, errors)
+            for done, (name, case) in enumerate(every.items(), 1):
+                rows[name] = measured(name, case, float(errors[name]), floors, repeats)
+                keep(figures)
+                advance("timing", done, len(every))
+            every.clear()
+            torch.cuda.empty_cache()
+            if wanted:
+                from benchmarks.gpu.engine import measure_engine
 
-            with TemporaryDirectory() as folder:
-                where = (arch, Path(folder), floors.bandwidth)
-                for figures in measure_engine(wanted, *where, turns, advance):
-                    keep(figures)
-    console = Console()
-    told = ", ".join(f"{kind} {rate / 1e12:.0f} T/s" for kind, rate in floors.rates.items())
-    console.print(f"{device.name}: copies {floors.bandwidth / 1e9:.0f} GB/s, products {told}")
+                with TemporaryDirectory() as folder:
+                    where = (arch, Path(folder), floors.bandwidth)
+                    for figures in measure_engine(wanted, *where, turns, advance):
+                        keep(figures)
+    finally:
+        _show(facts)
+
+
+def _show(facts: Mapping[str, Any]) -> None:
+    """Print what there is, however far it came."""
+    if "floors" not in facts:
+        return
+    console, floors = Console(), facts["floors"]
+    told = ", ".join(f"{kind} {rate / 1e12:.0f} T/s" for kind, rate in floors["rates"].items())
+    bandwidth = floors["bandwidth"] / 1e9
+    console.print(f"{facts['device']}: copies {bandwidth:.0f} GB/s, products {told}")
     for table in (_kernels(facts), _engine(facts), _goals(facts)):
         if table.row_count:
             console.print(table)
@@ -133,20 +145,35 @@ def _made(plans: Mapping[str, Callable[[], Case]], advance: Advance) -> dict[str
     return found
 
 
-def _checked(cases: Mapping[str, Case], advance: Advance) -> dict[str, float]:
-    """Every case's error; ends with exit code 1 where one is too large."""
+def _errors(cases: Mapping[str, Case], advance: Advance) -> dict[str, float | str]:
+    """Every case's error, or what it failed with."""
     from benchmarks.gpu.rows import error
 
-    errors: dict[str, float] = {}
+    errors: dict[str, float | str] = {}
     for done, (name, case) in enumerate(cases.items(), 1):
-        errors[name] = error(case)
+        try:
+            errors[name] = error(case)
+        except Exception as problem:
+            # The next may run all the same, and a GPU is not lent twice.
+            errors[name] = f"{type(problem).__name__}: {problem}".splitlines()[0]
         advance("checking", done, len(cases))
-    wrong = [name for name, case in cases.items() if not errors[name] <= case.tolerance]
-    for name in wrong:
-        print(f"error: {name} is off by {errors[name]:.1e}", file=sys.stderr)
+    return errors
+
+
+def _require_right(cases: Mapping[str, Case], errors: Mapping[str, float | str]) -> None:
+    """End with exit code 1 where a kernel failed, or its error is too large."""
+    wrong = 0
+    for name, case in cases.items():
+        found = errors[name]
+        if isinstance(found, str):
+            print(f"error: {name} failed: {found}", file=sys.stderr)
+        elif not found <= case.tolerance:
+            print(f"error: {name} is off by {found:.1e}", file=sys.stderr)
+        else:
+            continue
+        wrong += 1
     if wrong:
         raise SystemExit(1)
-    return errors
 
 
 def _driver() -> str | None:
@@ -155,7 +182,7 @@ def _driver() -> str | None:
     return path.read_text().splitlines()[0].strip() if os.access(path, os.R_OK) else None
 
 
-def _kernels(facts: dict[str, Any]) -> Table:
+def _kernels(facts: Mapping[str, Any]) -> Table:
     table = Table("kernel", "error", "us", "floor us", "of floor", "torch, us")
     for row in facts["kernels"]:
         table.add_row(
@@ -170,7 +197,7 @@ def _kernels(facts: dict[str, Any]) -> Table:
     return table
 
 
-def _engine(facts: dict[str, Any]) -> Table:
+def _engine(facts: Mapping[str, Any]) -> Table:
     table = Table("shape", "engine", "scenario", "metric", "median", "low", "high", "ratio")
     for row in facts["engine"]["rows"]:
         ratio = row["ratio_to_fastest_peer"]
@@ -182,11 +209,13 @@ def _engine(facts: dict[str, Any]) -> Table:
     return table
 
 
-def _goals(facts: dict[str, Any]) -> Table:
+def _goals(facts: Mapping[str, Any]) -> Table:
     table = Table("goal", "at least", "reached", "met")
     for goal in facts["goals"]:
-        told = "yes" if goal["met"] else "no"
-        table.add_row(goal["name"], f"{goal['least']:.2f}", f"{goal['ratio']:.2f}", told)
+        told = ("not measured", "") if goal["ratio"] is None else (f"{goal['ratio']:.2f}", "no")
+        if goal["met"]:
+            told = (told[0], "yes")
+        table.add_row(goal["name"], f"{goal['least']:.2f}", *told)
     return table
 
 

@@ -197,8 +197,8 @@ def merge_kernel(
     wide = d < HEAD_DIM
     end = tl.load(offsets + row + 1)
     # Finite, so that no difference of two exponents is undefined.
-    largest = tl.load(weight) * 0 - 1e30
-    total = largest * 0
+    largest = tl.max(tl.full((BLOCK_P,), -1e30, tl.float32), 0)
+    total = tl.sum(tl.zeros((BLOCK_P,), tl.float32), 0)
     found = tl.zeros((BLOCK_D,), tl.float32)
     for begin in range(tl.load(offsets + row), end, BLOCK_P):
         there = begin + p < end

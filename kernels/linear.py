@@ -88,8 +88,8 @@ class Tile:
     """What one program computes: so many outputs of so many rows.
 
     inputs: read at once of weights of a byte each; half as many where they have two. stages: such
-    steps, all but one of them under way. Of the tiles for decoding, a step is 4 KB: five programs
-    of a multiprocessor have asked for 80 KB, which hides the latency of any memory.
+    steps, all but one of them under way: a program for decoding has asked for 16 KB of FP16 or INT8
+    weights, and shared memory decides how many programs a multiprocessor holds.
     """
 
     outputs: int

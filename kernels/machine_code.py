@@ -5,7 +5,8 @@ quarter. Two things can be slower: the unit for conversions and transcendental f
 numbers in a cycle, and shared memory gives 128 bytes. So a loop takes at least the largest of
 three counts of cycles; what tensor cores take is not counted. A loop that streams memory must stay
 well below the cycles in which memory gives what it reads (see `PACES`). Bank conflicts and waiting
-come on top, and are not seen.
+come on top, and are not seen. All counts are of a multiprocessor that is full: one that holds a
+single program of one warp starts one instruction in a cycle, not four.
 
 Throughputs are those of the CUDA C++ Programming Guide, "Arithmetic Instructions", but for INT8 to
 FP16, which the guide counts among the faster conversions and which goes through the slower unit.

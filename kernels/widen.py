@@ -4,8 +4,8 @@ What memory gives in whole numbers has to be widened as fast as it comes. The pl
 FP16 is one instruction for each number, of a unit that takes 16 of them in a cycle; a streaming
 multiprocessor is given about as many bytes, so it alone would fill the time. FP16 from 1024 to 2047
 counts in ones: put behind the byte 0x64, a byte is 1024 more than it was, for any two of them with
-one instruction, and one more subtracts that. BF16 has no such range for eight bits, and Triton
-widens to it without that unit.
+one instruction, and one more subtracts that. BF16 has no such range for eight bits; what is
+multiplied in it, which no engine does, is left to Triton's own conversion.
 
 The tests' interpreter knows the instructions used here (`tests/interpreted/ptx.py`).
 """

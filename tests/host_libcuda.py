@@ -18,10 +18,12 @@ from collections.abc import Callable
 from ctypes import c_int, c_size_t, c_ubyte, c_uint, c_uint64, c_void_p
 from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from host_gpu import HostGpu
+
+if TYPE_CHECKING:
+    from host_gpu import HostGpu
 
 _SOURCE: Final = """
 #include <string.h>
@@ -97,20 +99,25 @@ _OPAQUE: Final = {
 """Where a function gives or takes what is no number to `HostGpu`: its result, or that argument."""
 
 
-class HostLibrary:
-    """The library, loaded before cuda-bindings asks for it."""
+def load_library(folder: Path) -> ctypes.CDLL:
+    """Compile the library and load it, before anything else looks for a libcuda.so.1."""
+    source, library = folder / "libcuda.c", folder / "libcuda.so.1"
+    source.write_text(_SOURCE)
+    name = "-Wl,-soname,libcuda.so.1"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, name, source], check=True)
+    loaded = ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+    assert ctypes.CDLL("libcuda.so.1")._handle == loaded._handle, "another libcuda came first"
+    return loaded
 
-    def __init__(self, gpu: HostGpu, folder: Path) -> None:
-        """Compile and load it; needs a C compiler."""
-        self._gpu = gpu
+
+class HostLibrary:
+    """The library's functions, told what to do."""
+
+    def __init__(self, gpu: HostGpu, library: ctypes.CDLL) -> None:
+        self._gpu, self._library = gpu, library
         self._objects: dict[int, Any] = {}
         self.errors: list[Exception] = []
         self._numbers = count(4096)
-        source, library = folder / "libcuda.c", folder / "libcuda.so.1"
-        source.write_text(_SOURCE)
-        name = "-Wl,-soname,libcuda.so.1"
-        subprocess.run(["cc", "-shared", "-fPIC", "-o", library, name, source], check=True)
-        self._library = ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
         # Kept: C holds their addresses.
         self._callbacks = [self._callback(name) for name in _SIGNATURES]
         self._callbacks.append(ctypes.CFUNCTYPE(c_int, c_void_p, c_int, c_int)(self._name))
@@ -166,15 +173,18 @@ def _places(given: tuple[Any, ...], signature: Signature) -> list[tuple[int, Any
 
 def main() -> None:
     """Answer through cuda-bindings, in a process that has no other libcuda."""
+    path, precision, output = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+    loaded = load_library(output.parent)
+
+    from host_gpu import HostGpu
     from test_triton_engine import answers, variants_of
 
     from idetex_edge.bundle import open_bundle
     from idetex_edge.engines.triton import TritonEngine
     from idetex_edge.measuring.scenarios import picture
 
-    path, precision, output = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
     gpu = HostGpu(variants_of(path, precision))
-    library = HostLibrary(gpu, output.parent)
+    library = HostLibrary(gpu, loaded)
     bundle = open_bundle(path)
     engine = TritonEngine(bundle)
     features, logits = answers(engine, picture(112, 84), bundle)

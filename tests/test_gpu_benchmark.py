@@ -18,32 +18,33 @@ from benchmarks.gpu.engine import bytes_of_step, gpu_bundle
 from benchmarks.gpu.figures import ENGINE, PEER, Figures
 from benchmarks.peers import catalogue
 from benchmarks.shapes import RandomWeights
-from export.checkpoint import open_checkpoint
+from export.checkpoint import Checkpoint, open_checkpoint
 from idetex_edge.asking import Asker
 from idetex_edge.engines.triton import TritonEngine
+from idetex_edge.errors import EngineError, ExportError
 from idetex_edge.measuring.contenders import Contender, running
+from idetex_edge.measuring.measure import Plan
 from idetex_edge.measuring.rows import Place, summarise
 from idetex_edge.measuring.scenarios import SCENARIOS, picture
 from idetex_edge.measuring.worker import Ours
 from idetex_edge.triton.contents import read_contents
-from kernels.configurations import Shape, needed
+
+NANO = Path(__file__).parents[1] / "idetex_edge" / "models" / "nano"
 
 
 def test_a_bundle_for_gpus_alone_answers(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[object, ...]] = []
+    asked: list[tuple[str, str]] = []
 
-    def build(
-        arches: list[str], shapes: list[Shape], precisions: list[str], folder: Path, *rest: object
-    ) -> None:
-        asked.append((arches, precisions))
-        pretended_build(folder, needed(shapes, precisions))
+    def build(bundle: Path, arch: str, precision: str, folder: Path) -> None:
+        asked.append((arch, precision))
+        pretended_build(folder, variants_of(bundle, precision))
 
-    monkeypatch.setattr(engine, "build", build)
+    monkeypatch.setattr(engine, "build_kernels", build)
     checkpoint = open_checkpoint(tiny_checkpoint)
     bundle = gpu_bundle(checkpoint, tmp_path / "gpu", "int8", "int8", "sm_87", quiet)
-    assert asked == [(["sm_87"], ["int8"])]
+    assert asked == [("sm_87", "int8")]
     path = tmp_path / "picture.png"
     picture(84, 84).save(path)
     gpu = HostGpu(variants_of(bundle.path, "int8"))
@@ -74,6 +75,48 @@ def test_the_same_shape_runs_in_transformers(
         answer = process.run(SCENARIOS["describe128"].limited(3), path)
     assert answer.tokens == [3]
     assert answer.figures["decode"] > 0
+
+
+def test_kernels_that_cannot_be_built_are_told(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="for sm_5: unknown architecture sm_5; known are"):
+        engine.build_kernels(NANO, "sm_5", "int8", tmp_path)
+
+
+def test_figures_outlive_a_peer(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = open_checkpoint(tiny_checkpoint)
+
+    def checkpoint_of(shape: str, work: Path) -> Checkpoint:
+        return checkpoint
+
+    def build(bundle: Path, arch: str, precision: str, folder: Path) -> None:
+        pretended_build(folder, variants_of(bundle, precision))
+
+    def agreement_of(*_: object) -> float:
+        return 0.995
+
+    def present(name: str) -> None:
+        assert name == PEER
+
+    def measured(turns: Plan, advance: object) -> dict[Place, list[float]]:
+        if len(turns.contenders) > 1:
+            raise EngineError("transformers-cuda failed: out of memory")
+        return {Place("describe128", "448x448", ENGINE, "nano", "decode"): [100.0]}
+
+    for name, replacement in (
+        ("checkpoint_of", checkpoint_of),
+        ("build_kernels", build),
+        ("agreement_of", agreement_of),
+        ("missing", present),
+        ("measure", measured),
+    ):
+        monkeypatch.setattr(engine, name, replacement)
+    first, last = engine.measure_engine(("nano",), "sm_87", tmp_path, 1e9, 1, quiet)
+    assert (first.agreement, first.rows) == ({"nano": 0.995}, ())
+    assert last.missing == "transformers-cuda failed: out of memory"
+    assert [row.median for row in last.rows] == [100]
+    assert 0 < last.of_floor["nano"] < 1
 
 
 def test_the_peer_on_a_gpu_is_missing_without_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,7 +63,7 @@ def test_kernels_keep_within_their_gpu(variant: Variant, arch: str) -> None:
     [
         linear.variant("float", "plain", 8),
         linear.variant("int8", "gated", 8),
-        linear.variant("int8", "residual", 16),
+        linear.variant("int8", "residual", 8),
         decode_attention.variant(128, 8, "int8", shared=False),
         decode_attention.variant(64, 2, "int8", shared=False),
         decode_attention.variant(128, 8, "float", shared=False),

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from benchmarks.gpu.figures import ENGINE, PEER, Figures
-from benchmarks.peers.catalogue import missing, peer_contender
+from benchmarks.peers.catalogue import ROOT, missing, peer_contender
 from benchmarks.shapes import NANO, RandomWeights, config_of
 from export.bundling.graphs import EMBEDDING, GRAPHS, Recipe
 from export.bundling.manifest import describe
@@ -29,17 +31,15 @@ from export.parity.pictures import photographs
 from export.parity.reference import Reference
 from export.targets import find_target
 from export.triton.add import add_triton
-from idetex_edge.bundle import MANIFEST, TOKENIZER, Bundle
+from idetex_edge.bundle import TOKENIZER, Bundle
 from idetex_edge.engines.triton import TritonEngine
-from idetex_edge.errors import ExportError
-from idetex_edge.measuring.contenders import our_contender
+from idetex_edge.errors import EngineError, ExportError
+from idetex_edge.measuring.contenders import Contender, our_contender
 from idetex_edge.measuring.measure import Plan as Turns
 from idetex_edge.measuring.measure import measure
 from idetex_edge.measuring.rows import Row, summarise
 from idetex_edge.measuring.scenarios import SCENARIOS
 from idetex_edge.triton.contents import read_contents
-from kernels.build import BuildError, build
-from kernels.configurations import shape_of
 
 _LONGEST: Final = 128
 """Tokens at which answers of random weights are cut."""
@@ -57,8 +57,8 @@ def measure_engine(
     """Make bundles of `shapes` in `work`, and measure them on the GPU of architecture `arch`.
 
     bandwidth: bytes a second of a copy. nano's answers in FP16 are compared with its checkpoint's.
-    Gives what there is after each shape. Raises ExportError when kernels cannot be built for the
-    GPU, EngineError when an engine or its peer fails.
+    Gives what there is after each part. Raises ExportError when kernels cannot be built for the
+    GPU, EngineError when our engine fails; a peer that does is left out from there on.
     """
     rows: list[Row] = []
     of_floor: dict[str, float] = {}
@@ -69,8 +69,17 @@ def measure_engine(
         if shape == "nano":
             bundle = gpu_bundle(checkpoint, work / "nano-fp16", "fp16", "float", arch, advance)
             agreement[shape] = agreement_of(bundle, checkpoint, advance)
+            yield Figures(tuple(rows), dict(of_floor), dict(agreement), absent)
         bundle = gpu_bundle(checkpoint, work / f"{shape}-int8", "int8", "int8", arch, advance)
-        found = _timed(shape, bundle, checkpoint.folder, work, absent is None, repeats, advance)
+        contenders = _contenders(shape, bundle, checkpoint.folder, work, absent is None)
+        try:
+            found = _timed(shape, contenders, repeats, advance)
+        except EngineError as error:
+            if absent is not None:
+                raise
+            # Whatever becomes of the peer, our own figures stand.
+            absent = str(error)
+            found = _timed(shape, contenders[:1], repeats, advance)
         rows += found
         of_floor[shape] = _decode_rate(found) * bytes_of_step(bundle) / bandwidth
         yield Figures(tuple(rows), dict(of_floor), dict(agreement), absent)
@@ -101,12 +110,21 @@ def gpu_bundle(
         (folder / file).touch()
     bundle = seal(folder, describe(recipe, folder.name, "onnx-cpu", "int8"))
     kernels = folder.with_name(f"{folder.name}-kernels")
-    shape = shape_of(folder / MANIFEST)
-    try:
-        build([arch], [shape], [precision], kernels, os.cpu_count() or 1, advance)
-    except BuildError as error:
-        raise ExportError(str(error)) from None
+    build_kernels(folder, arch, precision, kernels)
     return add_triton(bundle, checkpoint, kernels, precision, cache, Plan(), advance)
+
+
+def build_kernels(bundle: Path, arch: str, precision: str, output: Path) -> None:
+    """Compile a bundle's kernels in a process that has not touched the GPU: its workers are forks.
+
+    Raises ExportError with its last words where it fails.
+    """
+    options = ("--bundle", bundle, "--arch", arch, "--precision", precision, "--output", output)
+    call = [sys.executable, "-m", "kernels", "build", *map(str, options)]
+    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise ExportError(f"kernels cannot be built for {arch}: {last.removeprefix('error: ')}")
 
 
 def agreement_of(bundle: Bundle, checkpoint: Checkpoint, advance: Advance) -> float:
@@ -124,25 +142,25 @@ def bytes_of_step(bundle: Bundle) -> int:
     return sum(facts.bytes for name, facts in tensors.items() if name.startswith("text."))
 
 
-def _timed(
-    shape: str,
-    bundle: Bundle,
-    checkpoint: Path,
-    work: Path,
-    with_peer: bool,
-    repeats: int,
-    advance: Advance,
-) -> list[Row]:
+def _contenders(
+    shape: str, bundle: Bundle, checkpoint: Path, work: Path, with_peer: bool
+) -> tuple[Contender, ...]:
     threads = os.cpu_count() or 1
-    contenders = [our_contender(bundle.path.absolute(), shape, ENGINE, threads)]
-    if with_peer:
-        places = (checkpoint.absolute(), bundle.path.absolute(), work)
-        contenders.append(peer_contender(PEER, shape, *places, threads))
+    ours = our_contender(bundle.path.absolute(), shape, ENGINE, threads)
+    if not with_peer:
+        return (ours,)
+    places = (checkpoint.absolute(), bundle.path.absolute(), work)
+    return ours, peer_contender(PEER, shape, *places, threads)
+
+
+def _timed(
+    shape: str, contenders: tuple[Contender, ...], repeats: int, advance: Advance
+) -> list[Row]:
     scenarios = {
         name: scenario if shape == "nano" else scenario.limited(_LONGEST)
         for name, scenario in SCENARIOS.items()
     }
-    series = measure(Turns(tuple(contenders), scenarios, (_SIZE,), repeats), advance)
+    series = measure(Turns(contenders, scenarios, (_SIZE,), repeats), advance)
     return summarise(series, frozenset({PEER}), {})
 
 

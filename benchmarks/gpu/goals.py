@@ -25,16 +25,16 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """What became of a goal."""
+    """What became of a goal; ratio is None where it was not measured."""
 
     name: str
     least: float
-    ratio: float
+    ratio: float | None
 
     @property
-    def met(self) -> bool:
-        """Whether it was reached."""
-        return self.ratio >= self.least
+    def met(self) -> bool | None:
+        """Whether it was reached; None where it was not measured."""
+        return None if self.ratio is None else self.ratio >= self.least
 
 
 def _share(name: str) -> Callable[[Mapping[str, Row], Figures], float]:
@@ -97,11 +97,12 @@ GOALS: Final = (
 
 
 def judged(rows: Mapping[str, Row], figures: Figures) -> list[Reached]:
-    """The goals of which everything was measured, and what was reached."""
+    """Every goal, and what was reached."""
     found: list[Reached] = []
     for goal in GOALS:
         try:
-            found.append(Reached(goal.name, goal.least, goal.of(rows, figures)))
+            ratio = goal.of(rows, figures)
         except KeyError:
-            continue
+            ratio = None
+        found.append(Reached(goal.name, goal.least, ratio))
     return found

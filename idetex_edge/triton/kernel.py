@@ -66,8 +66,8 @@ class Kernels:
         self._loaded: dict[str, Kernel] = {}
         self._tiles: dict[str, list[int]] = {}
         for name in self._facts.kernels:
-            if name.startswith("linear."):
-                layer, _, rows = name.rpartition(".")
+            layer, _, rows = name.rpartition(".")
+            if name.startswith("linear.") and rows.isdecimal():
                 self._tiles.setdefault(layer, []).append(int(rows))
         try:
             self._images = bundle.file(self._facts.file).read_bytes()

@@ -79,7 +79,7 @@ def test_everything_is_kept(
     assert row["error"] < 2e-3
     assert row["peers"] == {"torch": 1.0}
     assert row["microseconds"] == 1.0
-    reached = {goal["name"]: goal["met"] for goal in kept["goals"]}
+    reached = [goal["name"] for goal in kept["goals"] if goal["met"] is not None]
     assert len(reached) == 2
     assert (kept["device"], kept["multiprocessors"]) == ("Orin", 16)
     told = capsys.readouterr().out
@@ -88,16 +88,35 @@ def test_everything_is_kept(
 
 
 def test_nothing_is_timed_where_a_kernel_is_wrong(
-    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    script: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    def failing() -> torch.Tensor:
+        raise RuntimeError("out of resources")
+
     def wrong(*_: object) -> dict[str, Callable[[], Case]]:
-        return {NAME: lambda: Case(lambda: torch.ones(3), lambda: torch.zeros(3) + 2, 12)}
+        return {
+            "off": lambda: Case(lambda: torch.ones(3), lambda: torch.zeros(3) + 2, 12),
+            "failing": lambda: Case(failing, lambda: torch.ones(3), 12),
+            "right": lambda: Case(lambda: torch.ones(3), lambda: torch.ones(3), 12),
+        }
 
     monkeypatch.setattr(cases, "plans", wrong)
     with pytest.raises(SystemExit) as ended:
         script.kernels(tmp_path / "wrong.json", 3, True, "", 1)
     assert ended.value.code == 1
-    assert not (tmp_path / "wrong.json").exists()
+    kept = json.loads((tmp_path / "wrong.json").read_text())
+    assert kept["errors"] == {
+        "off": 0.5,
+        "failing": "RuntimeError: out of resources",
+        "right": 0.0,
+    }
+    assert kept["kernels"] == []
+    assert capsys.readouterr().err == (
+        "error: off is off by 5.0e-01\nerror: failing failed: RuntimeError: out of resources\n"
+    )
 
 
 def test_a_peer_that_fails_is_told(script: ModuleType, tmp_path: Path) -> None:

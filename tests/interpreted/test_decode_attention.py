@@ -102,6 +102,26 @@ def test_forks_of_one_prefix(forks: int) -> None:
     assert_close(got, expected, "fp16")
 
 
+def test_what_is_not_a_number_stays_in_its_row() -> None:
+    partial, weight = noise(3, 2, 64), torch.zeros(3, 2)
+    partial[0], weight[0, 0] = float("nan"), float("inf")
+    output = torch.empty(2, 2, 64, dtype=torch.float16)
+    offsets, parts = torch.tensor([0, 1, 3]).int(), torch.tensor([0, 1, 2]).int()
+    merge(merge_variant(64), output, partial, weight, offsets, parts)
+    assert not torch.isfinite(output[0, 0]).any()
+    assert_close(output[1], (partial[1] + partial[2]) / 2, "fp16")
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 17, 40])
+def test_any_number_of_parts_is_merged(count: int) -> None:
+    partial, weight = noise(count, 1, 80), noise(count, 1, seed=9) * 5
+    output = torch.empty(1, 1, 80, dtype=torch.float16)
+    offsets, parts = torch.tensor([0, count]).int(), torch.randperm(count).int()
+    merge(merge_variant(80), output, partial, weight, offsets, parts)
+    share = torch.softmax(weight.double() * 0.6931471805599453, dim=0)
+    assert_close(output[0], (partial.double() * share[..., None]).sum(0), "fp16")
+
+
 def test_a_prefix_of_one_token_and_forks_of_forks() -> None:
     stem, middle = (17, 1), (40, 33)
     chains = [[stem], [stem, (60, 2)], [stem, middle, (90, 1)], [stem, middle, (120, 65)]]
