@@ -77,7 +77,7 @@ def kernels(
     rows: dict[str, Row] = {}
 
     def keep(figures: Figures) -> None:
-        # After each figure: what was measured on a borrowed GPU is not had again.
+        # After each figure: what fails later takes none of them along.
         facts["kernels"] = [asdict(row) for row in rows.values()]
         facts["engine"] = asdict(figures)
         facts["goals"] = [{**asdict(goal), "met": goal.met} for goal in judged(rows, figures)]
@@ -154,7 +154,7 @@ def _errors(cases: Mapping[str, Case], advance: Advance) -> dict[str, float | st
         try:
             errors[name] = error(case)
         except Exception as problem:
-            # The next may run all the same, and a GPU is not lent twice.
+            # The next may run all the same, and one run is to tell of all.
             errors[name] = f"{type(problem).__name__}: {problem}".splitlines()[0]
         advance("checking", done, len(cases))
     return errors
