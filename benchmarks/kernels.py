@@ -34,7 +34,7 @@ from idetex_edge.cli.script import run
 from idetex_edge.errors import RequestError
 
 if TYPE_CHECKING:
-    from benchmarks.gpu.cases import Case
+    from benchmarks.gpu.case import Case
     from export.graphs.write import Advance
 
 SHAPES: Final = ("nano", "3B")
@@ -147,7 +147,7 @@ def _made(plans: Mapping[str, Callable[[], Case]], advance: Advance) -> dict[str
 
 def _errors(cases: Mapping[str, Case], advance: Advance) -> dict[str, float | str]:
     """Every case's error, or what it failed with."""
-    from benchmarks.gpu.rows import error
+    from benchmarks.gpu.rows import error, told
 
     errors: dict[str, float | str] = {}
     for done, (name, case) in enumerate(cases.items(), 1):
@@ -155,7 +155,7 @@ def _errors(cases: Mapping[str, Case], advance: Advance) -> dict[str, float | st
             errors[name] = error(case)
         except Exception as problem:
             # The next may run all the same, and one run is to tell of all.
-            errors[name] = f"{type(problem).__name__}: {problem}".splitlines()[0]
+            errors[name] = told(problem)
         advance("checking", done, len(cases))
     return errors
 

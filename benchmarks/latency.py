@@ -15,7 +15,6 @@ as many tokens as we wrote.
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated, Final
@@ -25,7 +24,8 @@ from rich.console import Console
 
 from benchmarks.latency_checkpoints import CHECKPOINTS, SHAPES, bundle_of, random_checkpoint
 from benchmarks.latency_plot import plot as draw
-from benchmarks.peers.catalogue import PEERS, ROOT, missing, on_processors, peer_contender
+from benchmarks.peers.catalogue import PEERS, missing, on_processors, peer_contender
+from benchmarks.processes import ROOT, last_words
 from idetex_edge import RequestError
 from idetex_edge.assessor import NANO
 from idetex_edge.bundle import open_bundle
@@ -115,9 +115,7 @@ def _prepared(name: str, model: str, checkpoint: Path, bundle: Path, threads: in
     if peer.prepare is not None:
         script = f"benchmarks.peers.{peer.prepare}"
         call = [str(peer.python), "-m", script, str(checkpoint.absolute()), str(folder)]
-        ran = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
-        if ran.returncode:
-            last = (ran.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        if (last := last_words(call)) is not None:
             raise RequestError(f"{name} cannot take {checkpoint}: {last}")
     return peer_contender(name, model, checkpoint.absolute(), bundle.absolute(), folder, threads)
 

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from kernels.arches import SHARED_LIMITS
-from kernels.build import BuildError, build, compile_variant
+from kernels.build import BuildError, build, compile_variant, require_known
 from kernels.configurations import MODELS, WEIGHTS, needed, shape_of
 from kernels.machine_code import PACES, loops
 
@@ -82,8 +82,7 @@ def loops_command(
     what the fastest memory needs for the bytes that the turn streams. No GPU is needed.
     """
     shapes, wanted = list(MODELS.values()), arch.split(",")
-    if unknown := [name for name in wanted if name not in SHARED_LIMITS]:
-        raise BuildError(f"unknown architecture {unknown[0]}; known are {', '.join(SHARED_LIMITS)}")
+    require_known(wanted)
     table = Table(
         "kernel", "GPU", "instructions", "started", "converted", "shared", "bytes", *PACES
     )
@@ -95,7 +94,7 @@ def loops_command(
                 table.add_row(
                     *(variant.name, name, str(loop.length)),
                     *(f"{count:.0f}" for count in counts),
-                    *(str(bytes_read) if bytes_read else "",),
+                    str(bytes_read) if bytes_read else "",
                     *(f"{bytes_read / pace:.0f}" if bytes_read else "" for pace in PACES.values()),
                 )
     Console().print(table)

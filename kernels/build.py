@@ -120,8 +120,7 @@ def build(
     Raises BuildError for an unknown architecture, a variant that does not compile, or one that
     spills or uses more than its GPU has; an architecture's index is written last.
     """
-    if unknown := [arch for arch in arches if arch not in SHARED_LIMITS]:
-        raise BuildError(f"unknown architecture {unknown[0]}; known are {', '.join(SHARED_LIMITS)}")
+    require_known(arches)
     names = [variant.name for variant in needed(shapes, precisions)]
     tasks = [(arch, name, tuple(shapes), tuple(precisions)) for arch in arches for name in names]
     entries: dict[str, dict[str, Any]] = {arch: {} for arch in arches}
@@ -137,6 +136,12 @@ def build(
             if len(entries[arch]) == len(names):
                 write_index(folder, arch, entries[arch])
             advance(f"{name} {arch}", sum(map(len, entries.values())), len(tasks))
+
+
+def require_known(arches: Sequence[str]) -> None:
+    """Raise BuildError for an architecture that kernels are not built for."""
+    if unknown := [arch for arch in arches if arch not in SHARED_LIMITS]:
+        raise BuildError(f"unknown architecture {unknown[0]}; known are {', '.join(SHARED_LIMITS)}")
 
 
 def write_index(folder: Path, arch: str, kernels: dict[str, Any]) -> None:

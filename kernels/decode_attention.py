@@ -226,6 +226,7 @@ def variant(
     """The kernel for `group` query heads on each key-value head, for chunks of one row or more."""
     kind = f"*{floats}"
     held = "*i8" if cache == "int8" else kind
+    slots = 32 if shared else 64
     return Variant(
         f"decode_attention.{floats}.{cache}.{head_dim}x{group}.{'shared' if shared else 'single'}",
         decode_attention_kernel,
@@ -248,11 +249,11 @@ def variant(
             "BLOCK_D": power_of_two(head_dim),
             "GROUP": group,
             "BLOCK_M": 64 if shared else 16,
-            "BLOCK_S": 32 if shared else 64,
+            "BLOCK_S": slots,
             "QUANTIZED": cache == "int8",
         },
         # What many rows share is read once, and multiplying takes the time.
-        streamed=0 if shared else 2 * 64 * head_dim * (1 if cache == "int8" else 2),
+        streamed=0 if shared else 2 * slots * head_dim * (1 if cache == "int8" else 2),
     )
 
 

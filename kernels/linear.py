@@ -42,8 +42,6 @@ import triton.language as tl
 from kernels.variant import Variant, ceil_div
 from kernels.widen import halves, widened
 
-_BYTES: Final[Mapping[str, float]] = {"float": 2, "int8": 1, "int4": 0.5, "integer": 1}
-
 GRAIN: Final = 64
 """Inputs come in multiples of this; an INT4 group is as long."""
 
@@ -56,6 +54,9 @@ FORMS: Final[Mapping[str, tuple[int, ...]]] = {
 """Number formats, and the tiles that each has, by their rows (see `TILES`). "int8" needs none for
 many rows, since vision and prefill multiply such weights as "integer". "int4" has none of 128: its
 sums are scaled group by group, and two tiles of them do not fit into registers."""
+
+_BYTES: Final[Mapping[str, float]] = {"float": 2, "int8": 1, "int4": 0.5, "integer": 1}
+"""Of a weight, by number format."""
 
 FEW: Final = 16
 """Rows of the largest tile for decoding, where reading the weights is the work."""

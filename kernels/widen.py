@@ -21,26 +21,27 @@ from typing import Final
 import triton
 import triton.language as tl
 
-_BYTES: Final = tl.constexpr("""{
-.reg .b32 raised, offset;
-xor.b32 raised, $2, 0x80808080;
-mov.b32 offset, 0x64806480;
-prmt.b32 $0, raised, 0x64646464, 0x4140;
-prmt.b32 $1, raised, 0x64646464, 0x4342;
-sub.f16x2 $0, $0, offset;
-sub.f16x2 $1, $1, offset;
-}""")
-"""Four bytes of a register. With its highest bit turned, a byte is its value and 128."""
 
-_PAIRS: Final = tl.constexpr("""{
+def _of_bytes(first: str, second: str) -> tl.constexpr:
+    """PTX that widens a register's four bytes, two to each output; `prmt`'s selectors say which.
+
+    With its highest bit turned, a byte is its value and 128.
+    """
+    return tl.constexpr(f"""{{
 .reg .b32 raised, offset;
 xor.b32 raised, $2, 0x80808080;
 mov.b32 offset, 0x64806480;
-prmt.b32 $0, raised, 0x64646464, 0x4240;
-prmt.b32 $1, raised, 0x64646464, 0x4341;
+prmt.b32 $0, raised, 0x64646464, {first};
+prmt.b32 $1, raised, 0x64646464, {second};
 sub.f16x2 $0, $0, offset;
 sub.f16x2 $1, $1, offset;
-}""")
+}}""")
+
+
+_BYTES: Final = _of_bytes("0x4140", "0x4342")
+"""Four bytes in order."""
+
+_PAIRS: Final = _of_bytes("0x4240", "0x4341")
 """Two pairs of bytes: the lower of each, then the upper of each."""
 
 _HALVES: Final = tl.constexpr("""{

@@ -32,6 +32,11 @@ from idetex_edge.triton.contents import read_contents
 NANO = Path(__file__).parents[1] / "idetex_edge" / "models" / "nano"
 
 
+def pretended_kernels(bundle: Path, arch: str, precision: str, folder: Path) -> None:
+    assert arch == "sm_87"
+    pretended_build(folder, variants_of(bundle, precision))
+
+
 def test_a_bundle_for_gpus_alone_answers(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -39,7 +44,7 @@ def test_a_bundle_for_gpus_alone_answers(
 
     def build(bundle: Path, arch: str, precision: str, folder: Path) -> None:
         asked.append((arch, precision))
-        pretended_build(folder, variants_of(bundle, precision))
+        pretended_kernels(bundle, arch, precision, folder)
 
     monkeypatch.setattr(engine, "build_kernels", build)
     checkpoint = open_checkpoint(tiny_checkpoint)
@@ -90,9 +95,6 @@ def test_figures_outlive_a_peer(
     def checkpoint_of(shape: str, work: Path) -> Checkpoint:
         return checkpoint
 
-    def build(bundle: Path, arch: str, precision: str, folder: Path) -> None:
-        pretended_build(folder, variants_of(bundle, precision))
-
     def agreement_of(*_: object) -> float:
         return 0.995
 
@@ -106,7 +108,7 @@ def test_figures_outlive_a_peer(
 
     for name, replacement in (
         ("checkpoint_of", checkpoint_of),
-        ("build_kernels", build),
+        ("build_kernels", pretended_kernels),
         ("agreement_of", agreement_of),
         ("missing", present),
         ("measure", measured),

@@ -9,29 +9,29 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from benchmarks.gpu.figures import ENGINE, PEER, Figures
-from benchmarks.peers.catalogue import ROOT, missing, peer_contender
+from benchmarks.peers.catalogue import missing, peer_contender
+from benchmarks.processes import last_words
 from benchmarks.shapes import NANO, RandomWeights, config_of
-from export.bundling.graphs import EMBEDDING, GRAPHS, Recipe
+from export.bundling.graphs import GRAPHS, Recipe
 from export.bundling.manifest import describe
-from export.bundling.write import seal
+from export.bundling.write import seal, write_vocabulary
 from export.calibration.plan import Plan
 from export.checkpoint import Checkpoint, describe_checkpoint, open_checkpoint
-from export.graphs.decoder import embedding_table
-from export.graphs.write import Advance, write_tensor
+from export.graphs.write import Advance
 from export.parity.answers import STEPS
 from export.parity.measure import measure_parity
 from export.parity.pictures import photographs
 from export.parity.reference import Reference
 from export.targets import find_target
 from export.triton.add import add_triton
-from idetex_edge.bundle import TOKENIZER, Bundle
+from idetex_edge.bundle import Bundle
 from idetex_edge.engines.triton import TritonEngine
 from idetex_edge.errors import EngineError, ExportError
 from idetex_edge.measuring.contenders import Contender, our_contender
@@ -60,29 +60,32 @@ def measure_engine(
     Gives what there is after each part. Raises ExportError when kernels cannot be built for the
     GPU, EngineError when our engine fails; a peer that does is left out from there on.
     """
-    rows: list[Row] = []
-    of_floor: dict[str, float] = {}
-    agreement: dict[str, float] = {}
-    absent = missing(PEER)
+    figures = Figures(missing=missing(PEER))
     for shape in shapes:
         checkpoint = checkpoint_of(shape, work)
         if shape == "nano":
             bundle = gpu_bundle(checkpoint, work / "nano-fp16", "fp16", "float", arch, advance)
-            agreement[shape] = agreement_of(bundle, checkpoint, advance)
-            yield Figures(tuple(rows), dict(of_floor), dict(agreement), absent)
+            agreement = agreement_of(bundle, checkpoint, advance)
+            figures = replace(figures, agreement={**figures.agreement, shape: agreement})
+            yield figures
         bundle = gpu_bundle(checkpoint, work / f"{shape}-int8", "int8", "int8", arch, advance)
-        contenders = _contenders(shape, bundle, checkpoint.folder, work, absent is None)
+        with_peer = figures.missing is None
+        contenders = _contenders(shape, bundle, checkpoint.folder, work, with_peer)
         try:
             found = _timed(shape, contenders, repeats, advance)
         except EngineError as error:
-            if absent is not None:
+            if not with_peer:
                 raise
             # Whatever becomes of the peer, our own figures stand.
-            absent = str(error)
+            figures = replace(figures, missing=str(error))
             found = _timed(shape, contenders[:1], repeats, advance)
-        rows += found
-        of_floor[shape] = _decode_rate(found) * bytes_of_step(bundle) / bandwidth
-        yield Figures(tuple(rows), dict(of_floor), dict(agreement), absent)
+        share = _decode_rate(found) * bytes_of_step(bundle) / bandwidth
+        figures = replace(
+            figures,
+            rows=(*figures.rows, *found),
+            of_floor={**figures.of_floor, shape: share},
+        )
+        yield figures
 
 
 def checkpoint_of(shape: str, work: Path) -> Checkpoint:
@@ -90,9 +93,7 @@ def checkpoint_of(shape: str, work: Path) -> Checkpoint:
     if shape == "nano":
         return open_checkpoint(NANO)
     folder = work / f"checkpoint-{shape}"
-    shutil.copytree(
-        NANO, folder, ignore=shutil.ignore_patterns("*.safetensors"), dirs_exist_ok=True
-    )
+    shutil.copytree(NANO, folder, ignore=shutil.ignore_patterns("*.safetensors"))
     config = config_of(shape)
     config.save_pretrained(folder)
     return describe_checkpoint(folder, config, RandomWeights(shape))
@@ -104,8 +105,7 @@ def gpu_bundle(
     """A bundle that has a part for GPUs alone: its graphs are empty files."""
     folder.mkdir(parents=True)
     recipe = Recipe(checkpoint, *find_target("onnx-cpu", "int8"), Plan())
-    shutil.copyfile(checkpoint.folder / TOKENIZER, folder / TOKENIZER)
-    write_tensor(embedding_table(checkpoint, recipe.precision.embedding), folder, EMBEDDING)
+    write_vocabulary(recipe, folder)
     for file in GRAPHS.values():
         (folder / file).touch()
     bundle = seal(folder, describe(recipe, folder.name, "onnx-cpu", "int8"))
@@ -121,9 +121,7 @@ def build_kernels(bundle: Path, arch: str, precision: str, output: Path) -> None
     """
     options = ("--bundle", bundle, "--arch", arch, "--precision", precision, "--output", output)
     call = [sys.executable, "-m", "kernels", "build", *map(str, options)]
-    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+    if (last := last_words(call)) is not None:
         raise ExportError(f"kernels cannot be built for {arch}: {last.removeprefix('error: ')}")
 
 

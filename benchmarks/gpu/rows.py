@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from benchmarks.gpu.cases import Case
+from benchmarks.gpu.case import Case
 from benchmarks.gpu.timing import Floors, seconds
 
 
@@ -41,6 +41,11 @@ def error(case: Case) -> float:
     return error_of((ran if case.told is None else case.told()).cpu(), case.right())
 
 
+def told(problem: Exception) -> str:
+    """What went wrong, in one line."""
+    return f"{type(problem).__name__}: {problem}".splitlines()[0]
+
+
 def measured(name: str, case: Case, error: float, floors: Floors, repeats: int) -> Row:
     """Time a case and its peers, on the GPU that torch uses."""
     took = 1e6 * seconds(case.run, repeats)
@@ -56,5 +61,5 @@ def measured(name: str, case: Case, error: float, floors: Floors, repeats: int) 
             peers[how] = 1e6 * seconds(work, repeats)
         except Exception as problem:
             # Whatever torch lacks on this GPU, our own figures stand.
-            failed[how] = f"{type(problem).__name__}: {problem}".splitlines()[0]
+            failed[how] = told(problem)
     return Row(name, error, took, floor, floor / took, peers, failed)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from benchmarks.processes import ROOT
 from idetex_edge.measuring.contenders import Contender
 
-ROOT: Final = Path(__file__).parents[2]
 ENVIRONMENTS: Final = ROOT / ".peers"
 """Made by `install.py`."""
 

@@ -17,7 +17,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from benchmarks.peers.catalogue import ENVIRONMENTS, ROOT
+from benchmarks.peers.catalogue import ENVIRONMENTS
+from benchmarks.processes import ROOT
 
 _PACKAGES: Final[Mapping[str, tuple[str, ...]]] = {
     # The exporter wants transformers before 5.

@@ -7,6 +7,8 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import onnx_ir as ir
+
 from export.bundling.graphs import EMBEDDING, GRAPHS, Recipe, lowered_graphs
 from export.bundling.manifest import describe
 from export.graphs.decoder import embedding_table
@@ -23,11 +25,16 @@ from idetex_edge.bundle import (
 
 def write_model(recipe: Recipe, folder: Path, advance: Advance) -> None:
     """Write tokenizer, embedding table and graphs, with all weights."""
-    shutil.copyfile(recipe.checkpoint.folder / TOKENIZER, folder / TOKENIZER)
-    table = embedding_table(recipe.checkpoint, recipe.precision.embedding)
-    embedding = write_tensor(table, folder, EMBEDDING)
+    embedding = write_vocabulary(recipe, folder)
     for name, model in lowered_graphs(recipe, embedding):
         write_graph(model, folder, GRAPHS[name], advance)
+
+
+def write_vocabulary(recipe: Recipe, folder: Path) -> ir.ExternalTensor:
+    """Write tokenizer and embedding table, and refer to the table."""
+    shutil.copyfile(recipe.checkpoint.folder / TOKENIZER, folder / TOKENIZER)
+    table = embedding_table(recipe.checkpoint, recipe.precision.embedding)
+    return write_tensor(table, folder, EMBEDDING)
 
 
 def write_draft(recipe: Recipe, folder: Path, advance: Advance) -> Bundle:

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from benchmarks.gpu import cases
-from benchmarks.gpu.cases import Case, plans
+from benchmarks.gpu import attention, layers
+from benchmarks.gpu.case import Case
+from benchmarks.gpu.cases import plans
 from benchmarks.gpu.figures import ENGINE, Figures
 from benchmarks.gpu.goals import GOALS, judged
 from benchmarks.gpu.rows import Row, error, error_of
@@ -18,23 +19,23 @@ HERE = ("cpu", 1)
 """The processor, and as many multiprocessors as the least GPU: large tiles and long chunks."""
 
 SMALL: dict[str, Callable[[], Case]] = {
-    "linear of floats": lambda: cases.linear_case("float", 70, 130, 128, *HERE),
-    "linear INT8 with a gate": lambda: cases.linear_case("int8", 1, 70, 128, *HERE, "gated"),
-    "linear INT8 onto the stream": lambda: cases.linear_case("int8", 9, 70, 192, *HERE, "residual"),
-    "linear INT8": lambda: cases.linear_case("int8", 1, 70, 128, *HERE),
-    "linear INT4": lambda: cases.linear_case("int4", 9, 70, 128, *HERE),
-    "linear INT8 by INT8": lambda: cases.linear_case("integer", 17, 70, 128, *HERE),
-    "norm": lambda: cases.norm_case(3, 80, "cpu"),
-    "rows to INT8": lambda: cases.quantize_case(5, 96, "cpu"),
-    "append": lambda: cases.append_case(3, "cpu"),
-    "decode alone": lambda: cases.decode_case(3, 270, 0, "int8", *HERE),
-    "decode shared": lambda: cases.decode_case(3, 270, 5, "int8", *HERE),
-    "decode of floats": lambda: cases.decode_case(2, 70, 0, "float", "cpu", 8),
-    "prefill INT8": lambda: cases.prefill_case(70, 30, "int8", "cpu"),
-    "prefill of floats": lambda: cases.prefill_case(3, 0, "float", "cpu"),
-    "windows": lambda: cases.windows_case(2, 70, "cpu"),
-    "projector BF16": lambda: cases.projector_case("float", "bf16", 6, 32, 40, *HERE),
-    "projector INT8": lambda: cases.projector_case("integer", "fp16", 6, 32, 40, *HERE),
+    "linear of floats": lambda: layers.linear_case("float", 70, 130, 128, *HERE),
+    "linear INT8 with a gate": lambda: layers.linear_case("int8", 1, 70, 128, *HERE, "gated"),
+    "linear INT8 and residual": lambda: layers.linear_case("int8", 9, 70, 192, *HERE, "residual"),
+    "linear INT8": lambda: layers.linear_case("int8", 1, 70, 128, *HERE),
+    "linear INT4": lambda: layers.linear_case("int4", 9, 70, 128, *HERE),
+    "linear INT8 by INT8": lambda: layers.linear_case("integer", 17, 70, 128, *HERE),
+    "norm": lambda: layers.norm_case(3, 80, "cpu"),
+    "rows to INT8": lambda: layers.quantize_case(5, 96, "cpu"),
+    "append": lambda: attention.append_case(3, "cpu"),
+    "decode alone": lambda: attention.decode_case(3, 270, 0, "int8", *HERE),
+    "decode shared": lambda: attention.decode_case(3, 270, 5, "int8", *HERE),
+    "decode of floats": lambda: attention.decode_case(2, 70, 0, "float", "cpu", 8),
+    "prefill INT8": lambda: attention.prefill_case(70, 30, "int8", "cpu"),
+    "prefill of floats": lambda: attention.prefill_case(3, 0, "float", "cpu"),
+    "windows": lambda: attention.windows_case(2, 70, "cpu"),
+    "projector BF16": lambda: layers.projector_case("float", "bf16", 6, 32, 40, *HERE),
+    "projector INT8": lambda: layers.projector_case("integer", "fp16", 6, 32, 40, *HERE),
 }
 
 
@@ -55,13 +56,13 @@ def test_a_case_is_right_and_its_peer_does_the_same(name: str) -> None:
 
 
 def test_bytes_and_operations_are_counted() -> None:
-    shared = cases.decode_case(3, 270, 5, "int8", *HERE)
+    shared = attention.decode_case(3, 270, 5, "int8", *HERE)
     query = 3 * 16 * 128 * 2
     assert shared.moved == (270 + 3 * 5) * 2 * 2 * (128 + 4) + 2 * query
     assert shared.operations == 4 * 3 * 275 * 16 * 128
-    causal = cases.prefill_case(3, 2, "float", "cpu")
+    causal = attention.prefill_case(3, 2, "float", "cpu")
     assert causal.operations == 4 * (3 + 4 + 5) * 16 * 128
-    assert cases.linear_case("int8", 2, 70, 128, *HERE).operations == 2 * 2 * 70 * 128
+    assert layers.linear_case("int8", 2, 70, 128, *HERE).operations == 2 * 2 * 70 * 128
 
 
 def test_goals_are_of_what_is_measured() -> None:

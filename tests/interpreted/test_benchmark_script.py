@@ -12,8 +12,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from benchmarks.gpu import cases, engine, figures, rows, timing
-from benchmarks.gpu.cases import Case
+from benchmarks.gpu import cases, engine, figures, layers, rows, timing
+from benchmarks.gpu.case import Case
 from benchmarks.gpu.figures import Figures
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "kernels.py"
@@ -51,7 +51,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
     def plans(device: str, processors: int) -> dict[str, Callable[[], Case]]:
         assert (device, processors) == ("cuda", 16)
-        return {NAME: lambda: cases.linear_case("int8", 1, 64, 128, "cpu", processors)}
+        return {NAME: lambda: layers.linear_case("int8", 1, 64, 128, "cpu", processors)}
 
     monkeypatch.setattr(cases, "plans", plans)
     return module
